@@ -1,0 +1,39 @@
+"""What a deployable bundle is on disk: the manifest, its checks, and the bundle that ships with dpmrt."""
+
+from dpmrt.engines.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    Defaults,
+    FileRecord,
+    Guidance,
+    Manifest,
+    Network,
+    TensorSpec,
+    hash_file,
+    read_manifest,
+    record_file,
+    write_manifest,
+)
+from dpmrt.engines.parity import PARITY_NAME, ParityReport, StepDrift, read_parity, write_parity
+from dpmrt.engines.shipped import shipped_bundle
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "Defaults",
+    "FileRecord",
+    "Guidance",
+    "Manifest",
+    "PARITY_NAME",
+    "Network",
+    "ParityReport",
+    "StepDrift",
+    "read_parity",
+    "write_parity",
+    "TensorSpec",
+    "hash_file",
+    "read_manifest",
+    "record_file",
+    "shipped_bundle",
+    "write_manifest",
+]

@@ -1,0 +1,51 @@
+# `make demo` samples the shipped bundle without torch; `make test` checks everything. Both set themselves up.
+PYTHON ?= python3
+DEMO := .venv-demo
+DEV := .venv
+PIP := -m pip --disable-pip-version-check install -q
+
+.PHONY: demo test lint types bench gpu-test clean help
+
+help:
+	@echo "make demo      sample the shipped digits, torch-free, into out/demo.png"
+	@echo "make test      lint, types and all tests (installs torch into $(DEV))"
+	@echo "make bench     the figures that README and docs quote"
+	@echo "make gpu-test  the tests that need an NVIDIA GPU"
+	@echo "make clean     remove what these made"
+
+demo: $(DEMO)/.ready
+	@mkdir -p out
+	$(DEMO)/bin/dpmrt sample digits -n 40 --label all --grid 10 --scale 4 -o out/demo.png
+	@echo "look at out/demo.png"
+
+test: lint types
+	$(DEV)/bin/python -m pytest -m "not gpu"
+
+lint: $(DEV)/.ready
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+
+# mypy does not follow an editable install, so it is shown the packages where their names say they are
+types: $(DEV)/.ready
+	@rm -rf build/types && mkdir -p build/types/dpmrt
+	@ln -s $(CURDIR)/dpmrt/* $(CURDIR)/solvers_np $(CURDIR)/engines $(CURDIR)/runtime $(CURDIR)/export build/types/dpmrt/
+	cd build/types && $(CURDIR)/$(DEV)/bin/mypy --config-file $(CURDIR)/pyproject.toml -p dpmrt
+
+gpu-test: $(DEV)/.ready
+	$(DEV)/bin/python -m pytest -m gpu
+
+bench: $(DEV)/.ready
+	$(DEV)/bin/python benchmarks/run_all.py
+
+clean:
+	rm -rf $(DEMO) $(DEV) out build *.egg-info
+
+$(DEMO)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python $(PIP) -e '.[cpu]'
+	@touch $@
+
+$(DEV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python $(PIP) -c constraints.txt -e '.[export,viz,test]'
+	@touch $@

@@ -1,0 +1,241 @@
+"""The executor: runs any StepPlan, and holds no formula.
+
+State, slots, scaled input and noise are rows of one matrix, allocated when the plan is bound. What a plan row
+does to them is a small matrix, composed in float64 and cast once, that is applied in one pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dpmrt.errors import ArrayError, NonFiniteError, SamplingCancelled
+from dpmrt.solvers_np.instructions import apply_instruction, scratch_size
+from dpmrt.solvers_np.noise import as_source
+from dpmrt.solvers_np.passes import Pass
+from dpmrt.solvers_np.plan import StepPlan
+
+Array = NDArray[Any]
+Call = Callable[[float, int], None]
+_ALIGN = 64
+
+
+class BindableModel(Protocol):
+    """A model that writes straight into the executor's buffers."""
+
+    def bind(self, x: Array, outputs: Sequence[Array]) -> Call:
+        """Return call(t, slot): run the network on `x`, which is filled in place, and write into outputs[slot]."""
+        ...
+
+
+Model = BindableModel | Callable[[Array, Array], Array]
+
+
+@dataclasses.dataclass
+class StepEvent:
+    """What a callback sees after each network call. `x` is the live state: copy it to keep it."""
+
+    index: int
+    total: int
+    t: float
+    x: Array
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Stop the run; it raises SamplingCancelled."""
+        self.cancelled = True
+
+
+Callback = Callable[[StepEvent], object]
+
+
+class Executor:
+    """A plan bound to a model and a shape. Runs again and again without allocating; one thread at a time."""
+
+    def __init__(self, plan: StepPlan, model: Model, shape: Sequence[int], dtype: DTypeLike = np.float32) -> None:
+        self.plan = plan
+        self.shape = tuple(int(n) for n in shape)
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise ArrayError("the state must be float32 or float64", got=self.dtype)
+        if len(self.shape) < 2 or min(self.shape) < 1:
+            raise ArrayError("the shape needs a batch axis and at least one more", got=self.shape)
+        scaled = bool((plan.in_scale != 1).any())
+        self._state, self._input = 0, 1 + plan.slots if scaled else 0
+        self._noise = 1 + plan.slots + scaled if plan.stochastic else None
+        self._rows = _allocate(1 + plan.slots + scaled + plan.stochastic, math.prod(self.shape), self.dtype)
+        shaped = [row.reshape(self.shape) for row in self._rows]
+        self._x, self._slots = shaped[0], shaped[1 : 1 + plan.slots]
+        self._z = shaped[self._noise] if self._noise is not None else None
+        self._scratch = np.empty(scratch_size(plan, self.shape), self.dtype)
+        self._call = _bind(model, shaped[self._input], self._slots)
+        self._prologue, self._script = self._compile(scaled)
+
+    def _compile(self, scaled: bool) -> tuple[Pass | None, list[tuple[Any, ...]]]:
+        plan, width = self.plan, len(self._rows)
+        live = _live_slots(plan)
+        script = []
+        for row in range(plan.rows):
+            steps = np.eye(width)
+            slot, before = int(plan.quantity[row]), None
+            if plan.out[row] >= 0:
+                steps[1 + slot] = 0.0
+                steps[1 + slot, self._state] = plan.convert[row, 0]
+                steps[1 + slot, 1 + plan.out[row]] = plan.convert[row, 1]
+                if plan.instruction[row] >= 0:
+                    before = Pass(self._rows, steps, [1 + slot])
+                    steps = np.eye(width)
+                restore = np.eye(width)
+                restore[1 + slot] = 0.0
+                restore[1 + slot, self._state] = plan.restore[row, 0]
+                restore[1 + slot, 1 + slot] = plan.restore[row, 1]
+                steps = restore @ steps
+            if plan.keep[row] >= 0:
+                keep = np.eye(width)
+                keep[1 + plan.keep[row]] = np.eye(width)[self._state]
+                steps = keep @ steps
+            move = np.eye(width)
+            move[self._state, : 1 + plan.slots] = plan.weights[row]
+            if self._noise is not None:
+                move[self._state, self._noise] = plan.noise[row]
+            if scaled:
+                move[self._input] = move[self._state] * _next_scale(plan, row)
+            steps = move @ steps
+            written = {slot, int(plan.keep[row])} & live[row]
+            targets = [self._state, *sorted(1 + k for k in written), *([self._input] if scaled else [])]
+            after = Pass(self._rows, steps, targets)
+            kind = plan.instructions[plan.instruction[row]] if plan.instruction[row] >= 0 else None
+            script.append((int(plan.out[row]), float(plan.t[row]), before, kind, slot, plan.noise[row] != 0, after))
+        prologue = None
+        if scaled:
+            first = np.eye(width)
+            first[self._input] = first[self._state] * _next_scale(plan, -1)
+            prologue = Pass(self._rows, first, [self._input])
+        return prologue, script
+
+    def run(self, x: Array, *, noise: Any = None, callback: Callback | None = None) -> Array:
+        """Run the plan from the initial state `x`; the result is a new array that the caller owns."""
+        x = np.asarray(x)
+        if x.shape != self.shape:
+            raise ArrayError("the initial state has the wrong shape", got=x.shape, expected=self.shape)
+        if x.dtype.kind != "f":
+            raise ArrayError("the initial state has the wrong dtype", got=x.dtype, expected="a floating-point dtype")
+        self._x[...] = x
+        state = self._rows[self._state]
+        if not np.isfinite(np.dot(state, state)) and not np.isfinite(state).all():
+            raise NonFiniteError("the initial state holds NaN or infinity", got=_first_bad(self._x))
+        source = as_source(noise, self.shape, self.plan.draws) if self._z is not None else None
+        event = StepEvent(0, self.plan.calls, 0.0, self._x)
+        calls, call, dot, isfinite = 0, self._call, np.dot, math.isfinite
+        with np.errstate(all="ignore"):
+            if self._prologue is not None:
+                self._prologue()
+            for out, t, before, instruction, slot, noisy, after in self._script:
+                if out >= 0:
+                    call(t, out)
+                if before is not None:
+                    before()
+                    apply_instruction(instruction, self._slots[slot], self._scratch)
+                if noisy and source is not None and self._z is not None:
+                    self._z[...] = source.normal(self.shape)
+                after()
+                if not isfinite(dot(state, state)):
+                    self._explain(out, slot, t, calls, before is None)
+                if out >= 0:
+                    if callback is not None:
+                        event.index, event.t = calls, t
+                        callback(event)
+                        if event.cancelled:
+                            raise SamplingCancelled(
+                                "sampling was cancelled by its callback",
+                                got=f"after call {calls + 1} of {event.total}",
+                            )
+                    calls += 1
+        return np.array(self._x)
+
+    def _explain(self, out: int, slot: int, t: float, calls: int, linear: bool) -> None:
+        if np.isfinite(self._rows[self._state]).all():
+            return
+        where = f"call {calls + 1} of {self.plan.calls}, t = {t:g}"
+        if out >= 0 and (out != slot or linear) and not np.isfinite(self._slots[out]).all():
+            raise NonFiniteError(
+                "the network returned NaN or infinity",
+                got=where,
+                expected="finite numbers",
+                fix="check the network's precision: half precision may overflow; try float32",
+            )
+        raise NonFiniteError(
+            "the state became NaN or infinite",
+            got=where,
+            expected="finite numbers",
+            fix="check the network's output range and the prediction type; try more steps or less guidance",
+        )
+
+
+def run_plan(plan: StepPlan, model: Model, x: Array, *, noise: Any = None, callback: Callback | None = None) -> Array:
+    """Run a plan once: bind, run, return the sample. Float64 in, float64 throughout; else float32.
+
+    >>> import numpy as np
+    >>> from dpmrt.solvers_np import compile_plan
+    >>> plan = compile_plan("ddim", "linear", 10)
+    >>> x = np.ones((1, 2))
+    >>> run_plan(plan, lambda x, t: 0 * x, x).shape
+    (1, 2)
+    """
+    x = np.asarray(x)
+    dtype = np.float64 if x.dtype == np.float64 else np.float32
+    return Executor(plan, model, x.shape, dtype).run(x, noise=noise, callback=callback)
+
+
+def _allocate(count: int, size: int, dtype: np.dtype[Any]) -> Array:
+    """Return zeroed rows, each aligned, and set apart so that equal offsets do not share cache sets."""
+    per_line = _ALIGN // dtype.itemsize
+    pitch = -(-size // per_line) * per_line + 5 * per_line
+    flat = np.zeros(count * pitch + per_line, dtype)
+    shift = (-flat.ctypes.data % _ALIGN) // dtype.itemsize
+    return flat[shift : shift + count * pitch].reshape(count, pitch)[:, :size]
+
+
+def _next_scale(plan: StepPlan, row: int) -> float:
+    later = [float(plan.in_scale[k]) for k in range(row + 1, plan.rows) if plan.out[k] >= 0]
+    return later[0] if later else 1.0
+
+
+def _live_slots(plan: StepPlan) -> list[set[int]]:
+    """Return, for each row, the slots that a later row still reads."""
+    live: list[set[int]] = []
+    needed: set[int] = set()
+    for row in reversed(range(plan.rows)):
+        live.append(set(needed))
+        needed |= {k for k in range(plan.slots) if plan.weights[row, 1 + k] != 0}
+        needed.discard(int(plan.keep[row]))
+        if plan.out[row] >= 0:
+            needed -= {int(plan.quantity[row]), int(plan.out[row])}
+    return live[::-1]
+
+
+def _bind(model: Model, x: Array, slots: Sequence[Array]) -> Call:
+    binder = getattr(model, "bind", None)
+    if binder is not None:
+        bound: Call = binder(x, slots)
+        return bound
+    times = np.empty(len(x), x.dtype)
+
+    def call(t: float, slot: int) -> None:
+        times.fill(t)
+        raw = np.asarray(model(x, times))  # type: ignore[operator]
+        if raw.shape != x.shape:
+            raise ArrayError("the network's output has the wrong shape", got=raw.shape, expected=x.shape)
+        slots[slot][...] = raw
+
+    return call
+
+
+def _first_bad(x: Array) -> str:
+    index = np.unravel_index(int(np.flatnonzero(~np.isfinite(x))[0]), x.shape)
+    return f"{x[index]} at {tuple(int(i) for i in index)}"
