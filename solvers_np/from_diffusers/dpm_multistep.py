@@ -106,7 +106,8 @@ def _times(keys: SchedulerConfig, schedule: DiscreteVP, steps: int) -> Floats:
     if spacing == "linspace":
         times = np.linspace(0, last - 1, steps + 1).round()[:0:-1].astype(np.float64)
     elif spacing == "leading":
-        times = np.arange(steps + 1)[:0:-1] * float(last // (steps + 1)) + keys.whole("steps_offset", 0)
+        stride, offset = last // (steps + 1), keys.whole("steps_offset", 0)
+        times = (np.arange(steps + 1)[:0:-1] * stride + offset).astype(np.float64)
     else:
         times = counted_back(last, total / steps)
     return inside(keys, times, total)

@@ -21,7 +21,7 @@ def spaced_times(config: SchedulerConfig, steps: int) -> Floats:
     if spacing == "linspace":
         times = np.linspace(0, total - 1, steps).round()[::-1].astype(np.float64)
     elif spacing == "leading":
-        times = np.arange(steps)[::-1] * float(total // steps) + config.whole("steps_offset", 0)
+        times = (np.arange(steps)[::-1] * (total // steps) + config.whole("steps_offset", 0)).astype(np.float64)
     else:
         times = counted_back(total, total / steps)
     return inside(config, times, total)

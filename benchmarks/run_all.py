@@ -1,0 +1,18 @@
+"""Every benchmark, one after another. Each also runs alone and has its own --help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = ("host_loop.py", "trajectory.py", "overhead.py", "cold_start.py", "quality.py")
+
+
+def main() -> None:
+    for script in SCRIPTS:
+        subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
+
+
+if __name__ == "__main__":
+    main()
