@@ -1,4 +1,4 @@
-"""From the start of the process to a PNG on disk: `dpmrt sample` beside torch + diffusers, same network, same seed."""
+"""From process start to a PNG on disk: `dpmrt sample` beside torch + diffusers, same network, same seed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,21 @@ def main() -> None:
     dpmrt = str(Path(sys.executable).with_name("dpmrt"))
     with tempfile.TemporaryDirectory() as folder:
         mine_png, peer_png = f"{folder}/a.png", f"{folder}/b.png"
-        mine = [dpmrt, "sample", "digits", "--label", "3", "--steps", "20", "--guidance", "2", "--seed", "0", "-o", mine_png]
+        mine = [
+            dpmrt,
+            "sample",
+            "digits",
+            "--label",
+            "3",
+            "--steps",
+            "20",
+            "--guidance",
+            "2",
+            "--seed",
+            "0",
+            "-o",
+            mine_png,
+        ]
         peer = [sys.executable, "-c", PEER, str(CHECKPOINT), peer_png, "3", "2"]
         costs: dict[str, list[ProcessCost]] = {"dpmrt sample": [], "torch + diffusers": []}
         for run in range(options.runs + 1):
@@ -51,13 +65,20 @@ def main() -> None:
     rows = []
     for name, measured in costs.items():
         seconds = [cost.seconds for cost in measured]
-        rows.append([name, f"{statistics.median(seconds):.2f}", f"{max(seconds):.2f}",
-                     f"{max(cost.peak_mb for cost in measured):.0f}"])
+        rows.append(
+            [
+                name,
+                f"{statistics.median(seconds):.2f}",
+                f"{max(seconds):.2f}",
+                f"{max(cost.peak_mb for cost in measured):.0f}",
+            ]
+        )
     ratio = statistics.median(a.seconds / b.seconds for a, b in zip(*costs.values()))
     rows.append(["ratio", f"{ratio:.3f}", "", f"{float(rows[0][3]) / float(rows[1][3]):.3f}"])
     table(
         f"Process start to PNG, one guided digit, 20 steps, {options.runs} runs in turn",
-        ["", "seconds (median)", "worst", "peak MB"], rows,
+        ["", "seconds (median)", "worst", "peak MB"],
+        rows,
     )
 
 

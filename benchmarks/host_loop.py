@@ -83,15 +83,23 @@ def main() -> None:
     rows = []
     for shape in SHAPES:
         # in turn, so that a slow moment of the machine meets both
-        pairs = [(ours(shape, options.steps, 10), theirs(shape, options.steps, 10)) for _ in range(options.repeats // 10)]
+        pairs = [
+            (ours(shape, options.steps, 10), theirs(shape, options.steps, 10)) for _ in range(options.repeats // 10)
+        ]
         mine, diffusers = (float(np.median(column)) for column in zip(*pairs))
         rows.append(
-            ["x".join(map(str, shape)), f"{mine:.1f}", f"{diffusers:.1f}", f"{mine / diffusers:.3f}",
-             f"{copy_floor(shape, options.repeats):.1f}"]
+            [
+                "x".join(map(str, shape)),
+                f"{mine:.1f}",
+                f"{diffusers:.1f}",
+                f"{mine / diffusers:.3f}",
+                f"{copy_floor(shape, options.repeats):.1f}",
+            ]
         )
     table(
         "Host loop, DPM-Solver++(2M), microseconds per step (median)",
-        ["latents", "dpmrt", "diffusers step()", "ratio", "copying two rows"], rows,
+        ["latents", "dpmrt", "diffusers step()", "ratio", "copying two rows"],
+        rows,
     )
 
 

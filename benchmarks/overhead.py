@@ -20,9 +20,16 @@ from dpmrt.runtime import load
 from dpmrt.runtime.backends import open_backend
 
 CIFAR10 = {
-    "sample_size": 32, "in_channels": 3, "out_channels": 3, "layers_per_block": 2,
-    "block_out_channels": (128, 256, 256, 256), "norm_eps": 1e-6, "downsample_padding": 0,
-    "flip_sin_to_cos": False, "freq_shift": 1, "attention_head_dim": None,
+    "sample_size": 32,
+    "in_channels": 3,
+    "out_channels": 3,
+    "layers_per_block": 2,
+    "block_out_channels": (128, 256, 256, 256),
+    "norm_eps": 1e-6,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "attention_head_dim": None,
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
 }
@@ -76,13 +83,19 @@ def main() -> None:
                         measured[label].append(time.perf_counter() - start)
     base = np.array(measured["bare engine calls"])
     rows = [
-        [label, f"{np.median(t):.3f}", f"{np.min(t):.3f}", f"{np.median(np.array(t) / base):.3f}",
-         f"{np.min(t) / base.min():.3f}"]
+        [
+            label,
+            f"{np.median(t):.3f}",
+            f"{np.min(t):.3f}",
+            f"{np.median(np.array(t) / base):.3f}",
+            f"{np.min(t) / base.min():.3f}",
+        ]
         for label, t in measured.items()
     ]
     table(
         f"CIFAR-10's DDPM UNet, batch 1, {options.steps} steps, seconds for one sample",
-        ["", "median", "best", "ratio to bare calls (median of pairs)", "of bests"], rows,
+        ["", "median", "best", "ratio to bare calls (median of pairs)", "of bests"],
+        rows,
     )
 
 

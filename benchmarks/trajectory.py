@@ -21,7 +21,8 @@ def main() -> None:
         rows.append([steps, f"{last.relative:.1e}", f"{last.max_abs:.1e}", "1e-4", "yes" if report.passed else "NO"])
     table(
         "Digits, guided, DPM-Solver++(2M): difference at the end over the final sample's RMS",
-        ["steps", "relative", "largest", "bound", "within"], rows,
+        ["steps", "relative", "largest", "bound", "within"],
+        rows,
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 import msgspec
 
+from dpmrt.engines.json_file import write_json
 from dpmrt.errors import BundleError, IntegrityError, ManifestError
 
 FORMAT_VERSION = 1
@@ -141,14 +141,7 @@ def read_manifest(bundle: Path, *, check: bool = True) -> Manifest:
 
 def write_manifest(bundle: Path, manifest: Manifest) -> Path:
     """Write `dpmrt.json`, readable by people, into a bundle folder; an older one is replaced whole."""
-    path = Path(bundle) / MANIFEST_NAME
-    part = path.with_name(f".{MANIFEST_NAME}.{os.getpid()}.tmp")
-    try:
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return write_json(Path(bundle) / MANIFEST_NAME, manifest)
 
 
 def _decode(raw: bytes) -> Manifest:

@@ -1,0 +1,27 @@
+"""Torch networks to bundles: reading, tracing to ONNX, checking. The one place that needs torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dpmrt.export.bundle import export_bundle
+    from dpmrt.export.parity import verify
+    from dpmrt.export.sources import Source, load_source
+
+__all__ = ["Source", "export_bundle", "load_source", "verify"]
+
+_HOMES = {
+    "Source": "dpmrt.export.sources",
+    "export_bundle": "dpmrt.export.bundle",
+    "load_source": "dpmrt.export.sources",
+    "verify": "dpmrt.export.parity",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Resolved on first use, so that the command line can list the export commands without torch.
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

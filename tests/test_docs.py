@@ -22,7 +22,9 @@ PACKAGES = ("dpmrt.solvers_np", "dpmrt.engines", "dpmrt.runtime", "dpmrt.export"
 
 def blocks(page: Path, language: str) -> list[str]:
     """Return the code blocks of a language, but those whose fence says "not run"."""
-    return [body for name, info, body in FENCE.findall(page.read_text()) if name == language and "not run" not in info]
+    return [
+        body for name, info, body in FENCE.findall(page.read_text()) if name == language and "not run" not in info
+    ]
 
 
 def pages(language: str) -> list[Path]:
@@ -57,7 +59,10 @@ def modules() -> list[str]:
     found = []
     for package in PACKAGES:
         root = importlib.import_module(package)
-        found += [package, *(m.name for m in pkgutil.walk_packages(root.__path__, package + ".") if "__main__" not in m.name)]
+        found += [
+            package,
+            *(m.name for m in pkgutil.walk_packages(root.__path__, package + ".") if "__main__" not in m.name),
+        ]
     return found
 
 

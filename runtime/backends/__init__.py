@@ -1,0 +1,56 @@
+"""What can run a network: a name for each backend, and the function that opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from dpmrt.engines import Network, TensorSpec
+from dpmrt.errors import OptionError
+from dpmrt.runtime.backends.base import Backend, Tensor, check_buffers
+from dpmrt.runtime.backends.function import FunctionBackend
+
+__all__ = ["BACKENDS", "Backend", "FunctionBackend", "Tensor", "check_buffers", "open_backend"]
+
+Opener: TypeAlias = Callable[..., Backend]
+
+
+def _open_ort(root: Path, network: Network, *, threads: int | None = None) -> Backend:
+    from dpmrt.runtime.backends.ort import OrtBackend
+
+    return OrtBackend(root / network.path, threads=threads)
+
+
+def _open_function(root: Path, network: Network, *, function: Callable[..., Any] | None = None) -> Backend:
+    if function is None:
+        raise OptionError(
+            "the engine `numpy` runs a Python function and was given none",
+            expected="function=...",
+            fix="load(bundle, engine='numpy', function=f), or engine='onnxruntime'",
+        )
+    return FunctionBackend(function, _tensors(network.inputs), _tensors(network.outputs))
+
+
+def _tensors(specs: tuple[TensorSpec, ...]) -> list[Tensor]:
+    return [Tensor(spec.name, spec.dtype, spec.shape) for spec in specs]
+
+
+BACKENDS: dict[str, Opener] = {"onnxruntime": _open_ort, "numpy": _open_function}
+
+
+def open_backend(engine: str, root: Path, network: Network, **options: Any) -> Backend:
+    """Open `network` of the bundle in `root` with the backend of this name; "auto" is the best one that is there."""
+    name = "onnxruntime" if engine == "auto" else engine
+    opener = BACKENDS.get(name)
+    if opener is None:
+        known = ", ".join(["auto", *sorted(BACKENDS)])
+        raise OptionError("unknown engine", got=repr(engine), expected=known, fix="engine='auto'")
+    known_options = set(opener.__kwdefaults__ or {})
+    if unknown := sorted(set(options) - known_options):
+        raise OptionError(
+            f"the engine `{name}` has no such option",
+            got=", ".join(unknown),
+            expected=", ".join(sorted(known_options)) or "no options",
+        )
+    return opener(root, network, **options)

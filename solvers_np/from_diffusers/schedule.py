@@ -66,11 +66,12 @@ def _betas(config: SchedulerConfig) -> Single:
 
 
 def _linspace(start: float, end: float, steps: int) -> Single:
-    """Count from both ends towards the middle in float32, as torch.linspace does."""
+    """Count from both ends towards the middle, rounding each sum once to float32, as torch.linspace does."""
     first, last = np.float32(start), np.float32(end)
-    stride = np.float32((last - first) / np.float32(steps - 1))
-    index = np.arange(steps, dtype=np.float32)
-    return np.where(index < steps // 2, first + stride * index, last - stride * (np.float32(steps - 1) - index))
+    stride = np.float64(np.float32((last - first) / np.float32(steps - 1)))
+    index = np.arange(steps)
+    values = np.where(index < steps // 2, first + stride * index, last - stride * (steps - 1 - index))
+    return values.astype(np.float32)
 
 
 def _zero_terminal_snr(betas: Single) -> Single:

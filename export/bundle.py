@@ -1,0 +1,193 @@
+"""A diffusers network to a bundle on disk: traced, checked, described, and in place only when whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dpmrt.engines import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    Defaults,
+    Guidance,
+    Manifest,
+    Network,
+    record_file,
+    write_manifest,
+)
+from dpmrt.errors import ExportError, OptionError
+from dpmrt.export.folders import check_target, new_folder
+from dpmrt.export.onnx_export import EXTERNAL_ABOVE, MODEL_NAME, OPSET, check_onnx, trace, write_onnx
+from dpmrt.export.provenance import library_versions, utc_date
+from dpmrt.export.schedulers import SCHEDULER_NAME, prediction_of
+from dpmrt.export.sources import Source, find_scheduler, load_source, read_json_object, source_of_model
+
+PHASES = ("load", "trace", "write", "check", "hash")
+PRECISIONS = ("fp32",)
+REFERENCE_GUIDANCE_SCALE = 2.0
+
+
+def export_bundle(
+    source: Any,
+    out: str | Path,
+    *,
+    precision: str = "fp32",
+    name: str | None = None,
+    subfolder: str | None = None,
+    scheduler: str | Path | None = None,
+    guidance: Guidance | None = None,
+    defaults: Defaults | None = None,
+    force: bool = False,
+    external_above: int = EXTERNAL_ABOVE,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Export a model folder, a loaded Source or a diffusers network in memory to a bundle, and return its path.
+
+    `progress` is called with the name of each of PHASES as it begins. The bundle appears at `out` when all of
+    it is written and its graph agrees with torch; on any failure what stood there before is untouched.
+
+        export_bundle("checkpoints/digits-unet", "bundles/digits", name="digits")
+    """
+    tell = progress or (lambda phase: None)
+    target = check_request(out, precision=precision, name=name, force=force)
+    tell("load")
+    source = _as_source(source, subfolder)
+    scheduler_config = read_scheduler(source, scheduler)
+    draft = draft_manifest(source, scheduler_config, target, name=name, guidance=guidance, defaults=defaults)
+    tell("trace")
+    graph = trace(source.model, source.signature)
+    with new_folder(target, marker=MANIFEST_NAME, force=force) as folder:
+        tell("write")
+        (folder / "unet").mkdir()
+        (folder / "scheduler").mkdir()
+        written = write_onnx(graph, folder / "unet", external_above=external_above)
+        _write_config(folder / "unet/config.json", source.config)
+        _write_config(folder / draft.scheduler, scheduler_config)
+        tell("check")
+        error = check_onnx(written.graph, source.model, source.signature)
+        tell("hash")
+        data = (written.data.relative_to(folder).as_posix(),) if written.data else ()
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        write_manifest(
+            folder,
+            msgspec.structs.replace(
+                draft,
+                unet=msgspec.structs.replace(draft.unet, data=data),
+                files={path.relative_to(folder).as_posix(): record_file(path) for path in paths},
+                provenance={**draft.provenance, "relative_error": float(f"{error:.3g}")},
+            ),
+        )
+    return target
+
+
+def check_request(out: str | Path, *, precision: str, name: str | None, force: bool) -> Path:
+    """Refuse what cannot be exported before anything is loaded; return the target's resolved path."""
+    if precision not in PRECISIONS:
+        raise OptionError(
+            "unknown precision",
+            got=precision,
+            expected=" or ".join(PRECISIONS),
+            fix=f"pass {PRECISIONS[0]}, or leave the option out",
+        )
+    target = Path(out).resolve()
+    if name is not None and not name.strip():
+        raise OptionError("the bundle's name is empty", got=repr(name), expected="a short name", fix="leave it out")
+    check_target(target, marker=MANIFEST_NAME, force=force)
+    return target
+
+
+def read_scheduler(source: Source, scheduler: str | Path | None = None) -> dict[str, Any]:
+    """Return the config of the scheduler that the caller names, or else of the source's own."""
+    path = source.scheduler if scheduler is None else find_scheduler(Path(scheduler))
+    if path is None:
+        raise ExportError(
+            "the scheduler is missing",
+            got=f"no {SCHEDULER_NAME} {f'at {scheduler}' if scheduler else 'in the source'}",
+            expected=f"a {SCHEDULER_NAME} that diffusers wrote",
+            fix="pass --scheduler PATH (scheduler=... in Python) with a scheduler_config.json or its folder",
+        )
+    return read_json_object(path)
+
+
+def draft_manifest(
+    source: Source,
+    scheduler_config: Mapping[str, Any],
+    target: Path,
+    *,
+    name: str | None = None,
+    guidance: Guidance | None = None,
+    defaults: Defaults | None = None,
+) -> Manifest:
+    """Return the manifest that an export of `source` will have, apart from its files."""
+    training = source.training
+    return Manifest(
+        format="dpmrt-bundle",
+        version=FORMAT_VERSION,
+        name=name or target.name,
+        unet=Network(
+            path=f"unet/{MODEL_NAME}",
+            inputs=source.signature.inputs,
+            outputs=source.signature.outputs,
+            config="unet/config.json",
+        ),
+        scheduler=f"scheduler/{SCHEDULER_NAME}",
+        prediction=prediction_of(scheduler_config),
+        files={},
+        guidance=_guidance(source, guidance),
+        data_range=training.data_range if training else (-1.0, 1.0),
+        defaults=defaults or Defaults(steps=20),
+        provenance=_provenance(source, target),
+    )
+
+
+def _as_source(source: Any, subfolder: str | None) -> Source:
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, (str, Path)):
+        return load_source(source, subfolder)
+    return source_of_model(source)
+
+
+def _guidance(source: Source, guidance: Guidance | None) -> Guidance | None:
+    training = source.training
+    if guidance is None and training is not None and training.null_class is not None:
+        classes = training.null_class if training.num_classes is None else training.num_classes
+        guidance = Guidance("classifier_free", classes, training.null_class, REFERENCE_GUIDANCE_SCALE)
+    labels = source.signature.labels
+    if guidance and not (0 < guidance.classes <= labels and 0 <= guidance.null_label < labels):
+        raise ExportError(
+            "the guidance does not fit the network",
+            got=f"{guidance.classes} classes, null label {guidance.null_label}",
+            expected=f"labels below {labels}" if labels else "none, as the network takes no class labels",
+            fix="mend num_classes and null_class in training.json, or num_class_embeds in config.json",
+        )
+    return guidance
+
+
+def _provenance(source: Source, target: Path) -> dict[str, str | int | float]:
+    facts: dict[str, str | int | float] = {"kind": source.kind}
+    if source.folder is not None:
+        relative = os.path.relpath(source.folder.resolve(), target)
+        facts["source"] = Path(relative).as_posix()
+    if source.subfolder is not None:
+        facts["subfolder"] = source.subfolder
+    facts.update(
+        weights_sha256=source.weights_sha256,
+        parameters=source.parameters,
+        precision="fp32",
+        opset=OPSET,
+        date=utc_date(),
+        **library_versions("torch", "diffusers", "onnx", "onnxscript"),
+    )
+    return facts
+
+
+def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+    # Where the model lay on the exporting machine is nobody's business.
+    kept = {key: value for key, value in config.items() if key != "_name_or_path"}
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,126 @@
+"""Writing a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from dpmrt.errors import OutputError
+
+
+def check_target(target: Path, *, marker: str, force: bool) -> None:
+    """Raise OutputError unless a new folder may be put at `target`.
+
+    With `force` a folder that holds `marker` may be replaced; any other folder with something in it never is.
+    """
+    try:
+        if target.exists() and not target.is_dir():
+            raise OutputError(
+                "the target is not a folder",
+                got=target,
+                expected="a new or empty folder",
+                fix="choose another target",
+            )
+        filled = target.is_dir() and any(target.iterdir())
+    except PermissionError as error:
+        raise OutputError(f"cannot look at {target}", got=error.strerror, fix="choose another target") from None
+    place = next(parent for parent in target.absolute().parents if parent.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise OutputError(
+            f"cannot write {target}",
+            got=f"{place} is {'read-only' if place.is_dir() else 'not a folder'}",
+            expected="a folder that this user may write to",
+            fix="choose another target",
+        )
+    if filled and not (target / marker).is_file():
+        raise OutputError(
+            "the target holds something else",
+            got=f"{target}, not empty and without {marker}",
+            expected="a new or empty folder, or an older bundle",
+            fix="choose another target; --force will not erase it",
+        )
+    if filled and not force:
+        raise OutputError(
+            "the target exists already",
+            got=target,
+            expected="a new or empty folder",
+            fix="pass --force to replace it, or choose another target",
+        )
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, *, marker: str, force: bool = False) -> Iterator[Path]:
+    """Yield a scratch folder beside `target`, and put it in the target's place when the block ends well.
+
+    On any exception the scratch folder goes and what stood at `target` stays. OSError becomes OutputError.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     with new_folder(Path(home) / "bundle", marker="a.txt") as folder:
+    ...         _ = (folder / "a.txt").write_text("whole")
+    ...     [path.name for path in Path(home).iterdir()]
+    ['bundle']
+    """
+    target = target.resolve()
+    check_target(target, marker=marker, force=force)
+    made = [parent for parent in target.parents if not parent.exists()]
+    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+        _sync(scratch)
+        check_target(target, marker=marker, force=force)
+        _swap(scratch, target)
+        made = []
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}",
+            got=error.strerror or error,
+            expected="a folder that takes the whole bundle",
+            fix="free some space, or choose a target that this user may write to",
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
+def _swap(scratch: Path, target: Path) -> None:
+    if not target.exists():
+        scratch.rename(target)
+        _sync_entry(target.parent)
+        return
+    previous = scratch.with_suffix(".previous.tmp")
+    try:
+        target.rename(previous)
+        scratch.rename(target)
+        _sync_entry(target.parent)
+    finally:
+        if previous.exists() and not target.exists():
+            previous.rename(target)
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            _sync_entry(Path(root, name))
+        _sync_entry(Path(root))
+
+
+def _sync_entry(path: Path) -> None:
+    # Windows cannot open a folder; it orders renames by itself.
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,113 @@
+"""The trajectory that torch and diffusers take, with every number that another sampler needs to repeat it."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpmrt.errors import VerificationError
+from dpmrt.export.schedulers import scheduler_class
+from dpmrt.export.sources import Source
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the network is told beside sample and time; with `guidance`, classifier-free against `null`."""
+
+    wanted: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    null: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    guidance: float | None = None
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Initial noise, later noises in the order in which they were drawn, and time and state of each step."""
+
+    x_T: Array
+    noise: Array | None
+    times: tuple[float, ...]
+    states: tuple[Array, ...]
+
+
+def sample_with_torch(
+    source: Source,
+    scheduler_config: Mapping[str, Any],
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    condition: Condition | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trajectory:
+    """Sample as a diffusers pipeline does, and record it."""
+    scheduler = scheduler_class(scheduler_config).from_config(dict(scheduler_config))
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, *(int(axis) for axis in source.signature.inputs[0].shape[1:]))
+    x_T = torch.randn(shape, generator=generator)
+    x = x_T * scheduler.init_noise_sigma
+    options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    predict = _predictor(source.model, condition or Condition())
+    states: list[Array] = []
+    times = [float(t) for t in scheduler.timesteps]
+    with torch.inference_mode(), _recorded_noise(scheduler) as noises:
+        for index, t in enumerate(scheduler.timesteps):
+            output = predict(scheduler.scale_model_input(x, t), t)
+            x = scheduler.step(output, t, x, **options).prev_sample
+            states.append(x.numpy().astype(np.float32))
+            if progress:
+                progress(index + 1, len(times))
+    if not np.isfinite(states[-1]).all():
+        raise VerificationError(
+            "torch's own sample holds NaN or infinity",
+            got=f"{scheduler_config['_class_name']} with {steps} steps",
+            expected="finite numbers",
+            fix="choose another number of steps",
+        )
+    return Trajectory(x_T.numpy(), np.stack(noises) if noises else None, tuple(times), tuple(states))
+
+
+def _predictor(model: Any, condition: Condition) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    wanted = {name: torch.from_numpy(value) for name, value in condition.wanted.items()}
+    if condition.guidance is None:
+        return lambda x, t: model(x, t, **wanted, return_dict=False)[0]
+    scale = condition.guidance
+    both = {name: torch.cat([torch.from_numpy(condition.null[name]), value]) for name, value in wanted.items()}
+
+    def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        unguided, guided = model(torch.cat([x, x]), t, **both, return_dict=False)[0].chunk(2)
+        return unguided + scale * (guided - unguided)
+
+    return predict
+
+
+@contextlib.contextmanager
+def _recorded_noise(scheduler: Any) -> Iterator[list[Array]]:
+    """Keep what the scheduler draws; all of diffusers' draw through `randn_tensor` of their own module."""
+    noises: list[Array] = []
+    module: Any = sys.modules[type(scheduler).__module__]
+    draw = getattr(module, "randn_tensor", None)
+    if draw is None:
+        yield noises
+        return
+
+    def recording(*args: Any, **kwargs: Any) -> torch.Tensor:
+        noise = draw(*args, **kwargs)
+        noises.append(noise.numpy().astype(np.float32))
+        return noise
+
+    module.randn_tensor = recording
+    try:
+        yield noises
+    finally:
+        module.randn_tensor = draw

@@ -1,0 +1,125 @@
+"""Opening a bundle folder: manifest and configs, checked, with no network loaded yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpmrt.engines import MANIFEST_NAME, Manifest, read_manifest, shipped_bundle
+from dpmrt.errors import BundleError, ManifestError, OptionError
+from dpmrt.runtime.inferred import SCHEDULER, UNET, infer_manifest
+
+
+@dataclass(frozen=True)
+class OpenBundle:
+    """A bundle whose files were checked; `unet_config` is empty where the bundle has none."""
+
+    root: Path
+    manifest: Manifest
+    scheduler_config: Mapping[str, Any]
+    unet_config: Mapping[str, Any]
+
+    @property
+    def classes(self) -> int | None:
+        """Return how many class labels there are to choose from, if the bundle says so."""
+        if self.manifest.guidance is not None:
+            return self.manifest.guidance.classes
+        count = self.unet_config.get("num_class_embeds")
+        return count if isinstance(count, int) else None
+
+    @property
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """Return the shape of one sample, or None where neither the graph nor the config fixes it."""
+        size = self.unet_config.get("sample_size")
+        sides = (size, size) if isinstance(size, int) else size if isinstance(size, list) else ()
+        configured = (self.unet_config.get("in_channels"), *sides)
+        declared = self.manifest.unet.sample_shape
+        if len(configured) != len(declared):
+            configured = (None,) * len(declared)
+        shape = [axis if isinstance(axis, int) else known for axis, known in zip(declared, configured)]
+        return tuple(int(axis) for axis in shape if isinstance(axis, int)) if None not in shape else None
+
+
+def find_bundle(bundle: str | Path) -> Path:
+    """Return the folder of a bundle: a path, or the name of one that ships with dpmrt.
+
+    >>> find_bundle("digits").name
+    'digits'
+    """
+    path = Path(bundle)
+    if path.is_dir() or len(path.parts) != 1 or path.suffix:
+        return path
+    try:
+        return shipped_bundle(str(bundle))
+    except OptionError as error:
+        raise BundleError(
+            "no bundle here, and none of this name ships with dpmrt",
+            got=str(bundle),
+            expected=f"a folder, or one of: {error.expected}",
+            fix="export one: dpmrt export SOURCE -o BUNDLE",
+        ) from None
+
+
+def open_bundle(bundle: str | Path, *, names: Mapping[str, str] | None = None) -> OpenBundle:
+    """Open a bundle, or a folder that optimum or diffusers wrote, and check all that can be checked.
+
+    `names` maps roles to the graph's names for a folder without a manifest.
+
+    >>> open_bundle("digits").manifest.name
+    'digits'
+    """
+    root = find_bundle(bundle)
+    foreign = (root / UNET).is_file() and not (root / MANIFEST_NAME).exists()
+    if foreign:
+        scheduler_config = _read_json(root, SCHEDULER)
+        manifest = infer_manifest(root, scheduler_config, names)
+    else:
+        if names is not None:
+            raise OptionError(
+                "names is for folders without a manifest", got=names, expected="None", fix=f"edit {MANIFEST_NAME}"
+            )
+        manifest = read_manifest(root)
+        scheduler_config = _read_json(root, manifest.scheduler)
+    unet_config = _read_json(root, manifest.unet.config) if manifest.unet.config else {}
+    opened = OpenBundle(root, manifest, scheduler_config, unet_config)
+    _check(opened)
+    return opened
+
+
+def _read_json(root: Path, name: str) -> dict[str, Any]:
+    fix = "export the network again: dpmrt export SOURCE -o BUNDLE"
+    try:
+        value = json.loads((root / name).read_bytes())
+    except FileNotFoundError:
+        raise BundleError(
+            "a file of the bundle is missing", got=f"no {name} in {root}", expected=name, fix=fix
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{name} cannot be read", got=error, expected="a readable file") from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{name} is not JSON", got=error, expected="a JSON object", fix=fix) from None
+    if not isinstance(value, dict):
+        raise BundleError(f"{name} is not a JSON object", got=type(value).__name__, expected="a JSON object", fix=fix)
+    return value
+
+
+def _check(bundle: OpenBundle) -> None:
+    manifest = bundle.manifest
+    if manifest.guidance is not None and manifest.unet.input("class_labels") is None:
+        raise ManifestError(
+            "the manifest promises guidance by class, and the network takes no labels",
+            got=", ".join(spec.role for spec in manifest.unet.inputs),
+            expected="an input `class_labels`",
+            fix="export the network again",
+        )
+    configured = bundle.scheduler_config.get("prediction_type", "epsilon")
+    if configured != manifest.prediction:
+        raise ManifestError(
+            "manifest and scheduler disagree about what the network predicts",
+            got=f"prediction_type {configured!r} in {manifest.scheduler}",
+            expected=f"{manifest.prediction!r}, as in {MANIFEST_NAME}",
+            fix="mend whichever is wrong",
+        )

@@ -1,0 +1,115 @@
+"""`dpmrt inspect`: what a bundle or a saved plan holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+if TYPE_CHECKING:
+    from dpmrt.engines import TensorSpec
+    from dpmrt.runtime.bundle import OpenBundle
+    from dpmrt.solvers_np import StepPlan
+
+Fact: TypeAlias = "tuple[str, object]"
+
+_LONG = 8
+
+
+@click.command("inspect", short_help="Show what a bundle or a saved plan holds.")
+@click.argument("path")
+def command(path: str) -> None:
+    """Show PATH: a bundle, by its folder or name, whose files are checked on the way; or a plan from --save-plan.
+
+    \b
+    Examples:
+      dpmrt inspect digits
+      dpmrt inspect bundles/cifar
+      dpmrt inspect steps.plan
+    """
+    if Path(path).is_file():
+        from dpmrt.solvers_np import StepPlan
+
+        _print_plan(StepPlan.load(path))
+        return
+    from dpmrt.runtime.bundle import open_bundle
+
+    _print_bundle(open_bundle(path))
+
+
+def _print_bundle(bundle: OpenBundle) -> None:
+    manifest = bundle.manifest
+    _section(manifest.name, [("folder", bundle.root), ("network", manifest.unet.path), *_facts(bundle)])
+    _section("inputs", _tensors(manifest.unet.inputs))
+    _section("outputs", _tensors(manifest.unet.outputs))
+    _section("scheduler", bundle.scheduler_config.items())
+    _section("provenance", manifest.provenance.items())
+    _section(
+        "files, checked" if manifest.files else "files",
+        ((name, f"{file.bytes:>13,} bytes  sha256 {file.sha256[:16]}…") for name, file in manifest.files.items()),
+    )
+
+
+def _facts(bundle: OpenBundle) -> Iterator[Fact]:
+    manifest, guidance = bundle.manifest, bundle.manifest.guidance
+    yield "prediction", manifest.prediction
+    yield "data range", f"{manifest.data_range[0]:g} to {manifest.data_range[1]:g}"
+    if guidance is None:
+        yield "guidance", "none"
+    else:
+        usual = f"scale {guidance.scale:g} where a label is given"
+        yield "guidance", f"{guidance.classes} classes, {guidance.null_label} for no class, {usual}"
+    defaults = manifest.defaults
+    chosen = "".join(f", {key}={value}" for key, value in defaults.options.items())
+    yield "by default", f"{defaults.steps} steps, {defaults.solver or 'the scheduler below'}{chosen}"
+
+
+def _tensors(specs: Iterable[TensorSpec]) -> Iterator[Fact]:
+    for spec in specs:
+        name = "" if spec.name == spec.role else f"  named {spec.name}"
+        yield spec.role, f"{spec.dtype} [{', '.join(str(axis) for axis in spec.shape)}]{name}"
+
+
+def _print_plan(plan: StepPlan) -> None:
+    about = [(key, value) for key, value in plan.meta.items() if not isinstance(value, dict) or value]
+    noise = f"{plan.draws} draws" if plan.stochastic else "none"
+    digest = plan.digest()[:16] + "…"
+    _section("plan", [*about, ("calls", plan.calls), ("slots", plan.slots), ("noise", noise), ("digest", digest)])
+    rows = [{key: _cell(value) for key, value in row.items()} for row in plan.describe()]
+    used = [key for key in rows[0] if any(row[key] not in ("-", "") for row in rows)]
+    _table(used, [[row[key] for key in used] for row in rows])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return " ".join(f"{key}:{_cell(part)}" for key, part in value.items())
+    if isinstance(value, (list, tuple)) and len(value) > _LONG:
+        return f"{len(value)} values"
+    if isinstance(value, (list, tuple)):
+        return " ".join(_cell(part) for part in value)
+    return str(value)
+
+
+def _section(title: str, facts: Iterable[Fact]) -> None:
+    lines = [(key, _cell(value)) for key, value in facts]
+    if not lines:
+        return
+    width = max(len(key) for key, _ in lines)
+    click.secho(title, bold=True)
+    for key, text in lines:
+        click.echo(f"  {key:<{width}}  {text}")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *rows)]
+    click.secho("  " + "  ".join(head.rjust(width) for head, width in zip(heads, widths)), bold=True)
+    for row in rows:
+        click.echo("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths)))

@@ -1,0 +1,252 @@
+"""`dpmrt sample`: pictures or numbers out of a bundle."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dpmrt.errors import ArrayError, OptionError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dpmrt.solvers_np import Callback, StepEvent
+
+#: what `Pipeline.sample` takes beside the options of a solver, and how it is said here
+_OWN = {name: f"--{name}" for name in ("batch", "seed", "steps", "solver", "guidance", "label", "noise", "plan")} | {
+    "x_T": "--noise",
+    "callback": "--progress",
+    "encoder_hidden_states": "dpmrt.runtime.load(...).sample(...) from Python",
+    "negative_hidden_states": "dpmrt.runtime.load(...).sample(...) from Python",
+}
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+
+
+@click.command("sample", short_help="Sample from a bundle to .png or .npy.")
+@click.argument("bundle")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="File to write, .png or .npy.")
+@click.option("-n", "--batch", type=int, help="How many samples.  [default: as many as labels or noises, else 1]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise, as torch's CPU generator.")
+@click.option("--steps", type=int, help="How many steps.  [default: the bundle's]")
+@click.option("--solver", help="Name of a solver.  [default: the bundle's scheduler]")
+@click.option("--guidance", type=float, help="Scale of classifier-free guidance.  [default: the bundle's]")
+@click.option("--label", help="A class, a list as 0,1,2 or `all`; a list is cycled to fill the batch.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the solver; repeatable.")
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Follow the plan that --save-plan wrote.")
+@click.option("--noise", type=click.Path(path_type=Path), help="Start from this array (.npy) instead of the seed.")
+@click.option("--save-plan", type=click.Path(path_type=Path), help="Write the plan that was followed to this file.")
+@click.option("--grid", type=int, metavar="COLUMNS", help="Pictures in a row.  [default: near to a square]")
+@click.option("--scale", type=int, help="Size of a pixel.  [default: makes a picture at least 64 wide]")
+@click.option("--engine", default="auto", show_default=True, help="What runs the network.")
+@click.option("--threads", type=int, help="Threads of the engine.  [default: the engine's choice]")
+@click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def command(
+    bundle: str,
+    out: Path,
+    batch: int | None,
+    seed: int,
+    steps: int | None,
+    solver: str | None,
+    guidance: float | None,
+    label: str | None,
+    options: tuple[str, ...],
+    plan_file: Path | None,
+    noise: Path | None,
+    save_plan: Path | None,
+    grid: int | None,
+    scale: int | None,
+    engine: str,
+    threads: int | None,
+    progress: bool | None,
+    quiet: bool,
+) -> None:
+    """Sample from BUNDLE, a folder or the name of a bundle that ships with dpmrt.
+
+    \b
+    Examples:
+      dpmrt sample digits -o digits.png --batch 16
+      dpmrt sample digits -o classes.png --label all --guidance 2 --seed 1
+      dpmrt sample digits -o samples.npy --batch 64 --steps 10 --solver dpmsolver++ --option grid=karras
+      dpmrt sample bundles/cifar -o cifar.png --steps 20 --option eta=1
+      dpmrt sample digits -o a.png --steps 12 --save-plan a.plan
+    """
+    from dpmrt.runtime.files import check_writable
+
+    _check_kind(out, grid, scale)
+    chosen = _parse_options(options)
+    for path in (out, save_plan):
+        if path is not None:
+            check_writable(path)
+
+    from dpmrt.runtime.images import check_layout, check_picture
+    from dpmrt.runtime.pipeline import load
+    from dpmrt.solvers_np import StepPlan
+
+    check_layout(grid, scale)
+    x_T = None if noise is None else _read_noise(noise)
+    engine_options: dict[str, Any] = {} if threads is None else {"threads": threads}
+    with load(bundle, engine, **engine_options) as pipeline:
+        shape = pipeline.bundle.sample_shape
+        if out.suffix == ".png" and shape is not None:
+            check_picture(shape)
+        labels = _parse_labels(label, pipeline.bundle.classes)
+        batch = _settle_batch(batch, labels, x_T)
+        if plan_file is None:
+            plan, chosen = pipeline.plan(steps, solver, **chosen), {}
+        else:
+            plan, chosen = StepPlan.load(plan_file), {"steps": steps, "solver": solver, **chosen}
+        started = time.perf_counter()
+        with _progress(plan.calls, progress, quiet) as callback:
+            samples = pipeline.sample(
+                batch,
+                seed=seed,
+                guidance=guidance,
+                plan=plan,
+                x_T=x_T,
+                callback=callback,
+                label=None if labels is None else [labels[i % len(labels)] for i in range(batch)],
+                **chosen,
+            )
+        seconds = time.perf_counter() - started
+        _write(out, samples, pipeline.manifest.data_range, grid, scale)
+    if save_plan is not None:
+        plan.save(save_plan)
+    if not quiet:
+        noun = "sample" if batch == 1 else "samples"
+        click.echo(f"wrote {out}: {batch} {noun}, {plan.calls} network calls, {seconds:.2f} s")
+
+
+def _check_kind(out: Path, grid: int | None, scale: int | None) -> None:
+    if out.suffix not in (".png", ".npy"):
+        raise OptionError(
+            "the output is of an unknown kind",
+            got=out.name,
+            expected="a name that ends in .png or .npy",
+            fix=f"-o {out.with_suffix('.png')}" if out.name else None,
+        )
+    if out.suffix == ".npy" and (grid is not None or scale is not None):
+        raise OptionError(
+            "--grid and --scale are for pictures",
+            got=f"-o {out}",
+            expected="an output that ends in .png",
+            fix="leave them out, or write a .png",
+        )
+
+
+def _parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip().replace("-", "_")
+        if not key or not equals:
+            raise OptionError("an option of the solver has no value", got=text, expected="KEY=VALUE", fix="order=2")
+        if key in _OWN or key in options:
+            raise OptionError(
+                f"{key} cannot be given as --option",
+                got=text,
+                expected="each option of the solver once",
+                fix=f"use {_OWN[key]}" if key in _OWN else None,
+            )
+        options[key] = _parse_value(value.strip())
+    return options
+
+
+def _parse_value(text: str) -> bool | int | float | str | None:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _parse_labels(text: str | None, classes: int | None) -> list[int] | None:
+    if text is None:
+        return None
+    if text == "all":
+        if not classes:
+            raise OptionError(
+                "the bundle does not say which classes it has", got="--label all", expected="a list, as --label 0,1,2"
+            )
+        return list(range(classes))
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError(
+            "--label is not a class", got=repr(text), expected="a whole number, a list as 0,1,2, or `all`"
+        ) from None
+
+
+def _settle_batch(batch: int | None, labels: list[int] | None, x_T: NDArray[Any] | None) -> int:
+    if batch is None:
+        return len(x_T) if x_T is not None else len(labels) if labels is not None else 1
+    if labels is not None and len(labels) > batch > 0:
+        raise OptionError(
+            "there are more labels than samples",
+            got=f"{len(labels)} labels, --batch {batch}",
+            expected=f"--batch {len(labels)} or more",
+            fix="leave out --batch for one sample a label",
+        )
+    return batch
+
+
+def _read_noise(path: Path) -> NDArray[Any]:
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArrayError(
+            "the noise cannot be read", got=f"{path}: {error}", expected="an array that numpy.save wrote"
+        ) from None
+    if not isinstance(array, np.ndarray) or array.ndim < 2:
+        raise ArrayError("the noise is no batch of samples", got=path, expected="one array (batch, ...) in a .npy")
+    return array
+
+
+@contextmanager
+def _progress(total: int, wanted: bool | None, quiet: bool) -> Iterator[Callback | None]:
+    """Show a bar on stderr, on a terminal or where asked for."""
+    shown = sys.stderr.isatty() if wanted is None else wanted
+    if quiet or not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=console.is_terminal) as bar:
+        task = bar.add_task("sampling", total=total)
+
+        def advance(event: StepEvent) -> None:
+            bar.update(task, completed=event.index + 1)
+
+        yield advance
+
+
+def _write(
+    out: Path, samples: NDArray[np.float32], data_range: tuple[float, float], grid: int | None, scale: int | None
+) -> None:
+    from dpmrt.runtime.files import atomic_write
+
+    if out.suffix == ".png":
+        from dpmrt.runtime.images import layout, to_uint8, write_png
+
+        image = layout(to_uint8(samples, data_range), columns=grid, scale=scale)
+        with atomic_write(out) as stream:
+            write_png(stream, image)
+        return
+    import numpy as np
+
+    with atomic_write(out) as stream:
+        np.save(stream, samples, allow_pickle=False)

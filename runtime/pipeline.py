@@ -1,0 +1,220 @@
+"""Pipeline: a bundle and a backend that sample together."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpmrt.engines import Manifest
+from dpmrt.errors import ArrayError, BackendError, OptionError
+from dpmrt.runtime.backends import Backend, open_backend
+from dpmrt.runtime.bundle import OpenBundle, open_bundle
+from dpmrt.runtime.denoiser import Denoiser, check_network, check_times
+from dpmrt.runtime.request import Conditions, Labels, check_batch, check_conditions, check_x_T
+from dpmrt.solvers_np import (
+    Callback,
+    Executor,
+    NoiseSource,
+    StepPlan,
+    TorchCPUNoise,
+    compile_plan,
+    plan_from_diffusers,
+    schedule_from_diffusers,
+)
+
+Noise: TypeAlias = "NDArray[Any] | NoiseSource | Callable[[tuple[int, ...]], NDArray[Any]] | None"
+
+_KEPT_BINDINGS = 4
+
+
+def load(
+    bundle: str | Path, engine: str | Backend = "auto", *, names: Mapping[str, str] | None = None, **options: Any
+) -> Pipeline:
+    """Load a bundle: a folder, or the name of one that ships with dpmrt.
+
+    `engine` is a backend's name, or a backend; `options` are the backend's own, as `threads=2`. `names` maps roles
+    to the graph's names for a folder that has no manifest and whose exporter used unusual ones.
+
+    >>> with load("digits") as pipeline:
+    ...     pipeline.sample(2, seed=0).shape
+    (2, 1, 16, 16)
+    """
+    opened = open_bundle(bundle, names=names)
+    if isinstance(engine, str):
+        backend = open_backend(engine, opened.root, opened.manifest.unet, **options)
+    elif options:
+        raise OptionError("a backend that is open already takes no options", got=", ".join(options), expected="none")
+    else:
+        backend = engine
+    try:
+        return Pipeline(opened, backend)
+    except BaseException:
+        backend.close()
+        raise
+
+
+class Pipeline:
+    """A loaded bundle. `sample` may be called from many threads; they take turns, as the buffers are shared."""
+
+    def __init__(self, bundle: OpenBundle, backend: Backend) -> None:
+        check_network(backend, bundle.manifest.unet)
+        self.bundle = bundle
+        self._backend: Backend | None = backend
+        self._bound: OrderedDict[tuple[object, ...], tuple[Denoiser, Executor]] = OrderedDict()
+        self._lock = threading.RLock()
+        self._running = False
+
+    @property
+    def manifest(self) -> Manifest:
+        """Return the bundle's manifest."""
+        return self.bundle.manifest
+
+    def plan(self, steps: int | None = None, solver: str | None = None, **options: Any) -> StepPlan:
+        """Compile the plan that `sample` runs for the same arguments.
+
+        Without a solver it is the manifest's, or else the scheduler config is followed, whose keys `options` replace.
+
+        >>> with load("digits") as pipeline:
+        ...     pipeline.plan(steps=10).calls
+        10
+        """
+        defaults = self.manifest.defaults
+        steps = defaults.steps if steps is None else steps
+        if solver is None:
+            solver, options = defaults.solver, {**defaults.options, **options}
+        if solver is None:
+            return plan_from_diffusers(self.bundle.scheduler_config, steps, **options)
+        schedule = schedule_from_diffusers(self.bundle.scheduler_config)
+        return compile_plan(solver, schedule, steps, **{"prediction": self.manifest.prediction, **options})
+
+    def sample(
+        self,
+        batch: int = 1,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        solver: str | None = None,
+        guidance: float | None = None,
+        label: Labels = None,
+        x_T: NDArray[Any] | None = None,
+        noise: Noise = None,
+        plan: StepPlan | None = None,
+        callback: Callback | None = None,
+        encoder_hidden_states: NDArray[Any] | None = None,
+        negative_hidden_states: NDArray[Any] | None = None,
+        **solver_options: Any,
+    ) -> NDArray[np.float32]:
+        """Draw `batch` samples; the array, (batch, *shape), is the caller's.
+
+        The initial noise is `x_T`, or else the first draw of torch's CPU generator with `seed`; fresh noise follows
+        from the same generator, or from `noise`. `label` is one class or one a sample, `guidance` the scale of
+        classifier-free guidance. A request that cannot be honoured raises before the network runs.
+
+        >>> with load("digits") as pipeline:
+        ...     pipeline.sample(3, seed=7, steps=5).dtype
+        dtype('float32')
+        """
+        batch = check_batch(batch)
+        conditions = check_conditions(
+            self.bundle,
+            batch,
+            label=label,
+            guidance=guidance,
+            hidden=encoder_hidden_states,
+            null_hidden=negative_hidden_states,
+        )
+        plan = self._settle_plan(plan, steps, solver, solver_options)
+        check_times(self.manifest.unet, plan)
+        shape = self._sample_shape(x_T)
+        stream = TorchCPUNoise(seed)
+        x = stream.normal((batch, *shape)) if x_T is None else check_x_T(x_T, batch, shape)
+        with self._lock:
+            if self._running:
+                raise OptionError("sample was called from its own callback", fix="call it when the first is done")
+            self._running = True
+            try:
+                denoiser, executor = self._bind(plan, batch, shape, conditions)
+                denoiser.condition(conditions.values, conditions.null, conditions.scale)
+                return executor.run(x, noise=stream if noise is None else noise, callback=callback)
+            finally:
+                self._running = False
+
+    def close(self) -> None:
+        """Let go of the network and of the buffers."""
+        with self._lock:
+            self._bound.clear()
+            if self._backend is not None:
+                self._backend.close()
+            self._backend = None
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _settle_plan(
+        self, plan: StepPlan | None, steps: int | None, solver: str | None, options: Mapping[str, Any]
+    ) -> StepPlan:
+        if plan is None:
+            return self.plan(steps, solver, **options)
+        if steps is not None or solver is not None or options:
+            named = [*(["steps"] if steps is not None else []), *(["solver"] if solver is not None else []), *options]
+            raise OptionError(
+                "a plan leaves nothing to choose about the solver",
+                got="plan and " + ", ".join(named),
+                expected="a plan alone",
+                fix="leave out the plan, or compile another with Pipeline.plan(...)",
+            )
+        made_for = plan.meta.get("prediction", self.manifest.prediction)
+        if made_for != self.manifest.prediction:
+            raise OptionError(
+                "the plan is for a network that predicts something else",
+                got=made_for,
+                expected=self.manifest.prediction,
+                fix="compile it with Pipeline.plan(...)",
+            )
+        return plan
+
+    def _sample_shape(self, x_T: object) -> tuple[int, ...]:
+        """Return one sample's shape: the network's, or where that is free, the one of `x_T`."""
+        declared = self.manifest.unet.sample_shape
+        given = None if x_T is None else np.shape(np.asarray(x_T))[1:]
+        if given is not None and len(given) == len(declared):
+            fixed = all(axis == size for axis, size in zip(declared, given) if isinstance(axis, int))
+            if fixed and min(given) > 0:
+                return given
+        shape = self.bundle.sample_shape
+        if shape is None:
+            raise ArrayError(
+                "the size of the samples is not known",
+                got=f"sample{list(declared)} in the graph and no x_T",
+                expected="`sample_size` in the network's config, or x_T",
+                fix="pass x_T=randn((batch, ...), seed)",
+            )
+        return shape
+
+    def _bind(
+        self, plan: StepPlan, batch: int, shape: tuple[int, ...], conditions: Conditions
+    ) -> tuple[Denoiser, Executor]:
+        if self._backend is None:
+            raise BackendError("the pipeline is closed", fix="load the bundle again")
+        shapes = conditions.shapes()
+        key = (plan.digest(), batch, shape, conditions.guided, tuple(sorted(shapes.items())))
+        bound = self._bound.pop(key, None)
+        if bound is None:
+            denoiser = Denoiser(self._backend, self.manifest.unet, batch, guided=conditions.guided, conditions=shapes)
+            bound = denoiser, Executor(plan, denoiser, (batch, *shape))
+            while len(self._bound) >= _KEPT_BINDINGS:
+                self._bound.popitem(last=False)
+        self._bound[key] = bound
+        return bound

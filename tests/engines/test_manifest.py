@@ -1,0 +1,242 @@
+"""Every defect of a bundle has its own error, and the error says what stood there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpmrt.engines import (
+    Guidance,
+    Manifest,
+    Network,
+    TensorSpec,
+    read_manifest,
+    record_file,
+    write_manifest,
+)
+from dpmrt.errors import BundleError, IntegrityError, ManifestError
+
+FILES = {
+    "unet/model.onnx": b"graph",
+    "unet/model.onnx_data": b"weights",
+    "unet/config.json": b"{}",
+    "scheduler/scheduler_config.json": b"{}",
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    network = Network(
+        path="unet/model.onnx",
+        data=("unet/model.onnx_data",),
+        config="unet/config.json",
+        inputs=(
+            TensorSpec("sample", "sample", "float32", ("batch", 1, 8, 8)),
+            TensorSpec("timestep", "timestep", "float32", ("batch",)),
+        ),
+        outputs=(TensorSpec("out_sample", "out_sample", "float32", ("batch", 1, 8, 8)),),
+    )
+    write_manifest(
+        folder,
+        Manifest(
+            format="dpmrt-bundle",
+            version=1,
+            name="digits",
+            unet=network,
+            scheduler="scheduler/scheduler_config.json",
+            prediction="epsilon",
+            guidance=Guidance("classifier_free", 10, 10, 2.0),
+            files={name: record_file(folder / name) for name in FILES},
+        ),
+    )
+    return folder
+
+
+def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = bundle / "dpmrt.json"
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+
+
+def test_a_whole_bundle_reads_back(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert manifest.name == "digits"
+    assert manifest.unet.sample_shape == (1, 8, 8)
+    assert manifest.unet.input("class_labels") is None
+    assert manifest.guidance == Guidance("classifier_free", 10, 10, 2.0)
+    assert sorted(path.name for path in bundle.iterdir()) == ["dpmrt.json", "scheduler", "unet"]
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no bundle folder here") as caught:
+        read_manifest(tmp_path / "nowhere")
+    assert "nowhere" in str(caught.value)
+    assert "dpmrt export" in str(caught.value)
+
+
+def test_missing_manifest(bundle: Path) -> None:
+    (bundle / "dpmrt.json").unlink()
+    with pytest.raises(BundleError, match=r"dpmrt\.json is missing(.|\n)*dpmrt export SOURCE -o BUNDLE"):
+        read_manifest(bundle)
+
+
+def test_manifest_is_a_folder(bundle: Path) -> None:
+    (bundle / "dpmrt.json").unlink()
+    (bundle / "dpmrt.json").mkdir()
+    with pytest.raises(BundleError, match=r"dpmrt\.json cannot be read"):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "cut", "binary", "deep"])
+def test_not_json(bundle: Path, raw: bytes) -> None:
+    (bundle / "dpmrt.json").write_bytes(raw)
+    with pytest.raises(ManifestError, match=r"dpmrt\.json is not JSON"):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize("raw", ["[]", "3", '{"format": "optimum"}', '{"version": 1}'])
+def test_other_format(bundle: Path, raw: str) -> None:
+    (bundle / "dpmrt.json").write_text(raw)
+    with pytest.raises(ManifestError, match=r"`format` is not dpmrt's(.|\n)*'dpmrt-bundle'"):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_unknown_version(bundle: Path, version: object) -> None:
+    rewrite(bundle, lambda fields: fields.update(version=version))
+    with pytest.raises(ManifestError, match="unknown `version`") as caught:
+        read_manifest(bundle)
+    assert repr(version) in str(caught.value)
+
+
+SCHEMA_DEFECTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "unknown field": (lambda f: f.update(colour="red"), "unknown field `colour`"),
+    "unknown nested field": (lambda f: f["unet"].update(colour="red"), r"unknown field `colour` - at `\$.unet`"),
+    "missing field": (lambda f: f.pop("scheduler"), "missing required field `scheduler`"),
+    "boolean version": (lambda f: f.update(version=True), r"\$.version"),
+    "wrong type": (lambda f: f.update(name=3), r"\$.name"),
+    "wrong nested type": (lambda f: f["guidance"].update(scale="two"), r"\$.guidance.scale"),
+    "unknown prediction": (lambda f: f.update(prediction="score"), r"\$.prediction"),
+    "unknown role": (lambda f: f["unet"]["inputs"][0].update(role="mask"), r"\$.unet.inputs\[\d\].role"),
+    "unknown dtype": (lambda f: f["unet"]["inputs"][1].update(dtype="int8"), r"\$.unet.inputs\[\d\].dtype"),
+    "negative size": (lambda f: f["files"]["unet/model.onnx"].update(bytes=-1), r"\$.files\[...\].bytes"),
+    "short hash": (lambda f: f["files"]["unet/model.onnx"].update(sha256="ab"), r"\$.files\[...\].sha256"),
+    "not a number": (lambda f: f.update(data_range=[float("nan"), 1]), "does not follow the schema"),
+    "range of three": (lambda f: f.update(data_range=[0, 1, 2]), r"\$.data_range"),
+}
+
+
+@pytest.mark.parametrize(("change", "text"), SCHEMA_DEFECTS.values(), ids=SCHEMA_DEFECTS)
+def test_schema_defects_name_the_field(bundle: Path, change: Callable[[dict[str, Any]], object], text: str) -> None:
+    rewrite(bundle, change)
+    with pytest.raises(ManifestError, match=text) as caught:
+        read_manifest(bundle)
+    assert "fix:" in str(caught.value)
+
+
+OUTSIDE = ["/etc/passwd", "../secret", "unet/../../secret", "..\\secret", "", ".", "a\0b"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_path_that_leaves_the_folder(bundle: Path, name: str) -> None:
+    rewrite(bundle, lambda fields: fields.update(scheduler=name))
+    with pytest.raises(ManifestError, match="a path leaves the bundle") as caught:
+        read_manifest(bundle)
+    assert f"scheduler = {name!r}" in str(caught.value)
+
+
+def test_recorded_path_that_leaves_the_folder(bundle: Path) -> None:
+    rewrite(bundle, lambda fields: fields["files"].update({"../x": {"bytes": 0, "sha256": "0" * 64}}))
+    with pytest.raises(ManifestError, match=r"a path leaves the bundle(.|\n)*files\['\.\./x'\]"):
+        read_manifest(bundle)
+
+
+def test_symlink_out_of_the_folder(bundle: Path) -> None:
+    secret = bundle.parent / "secret"
+    secret.write_bytes(FILES["unet/model.onnx"])
+    (bundle / "unet/model.onnx").unlink()
+    (bundle / "unet/model.onnx").symlink_to(secret)
+    with pytest.raises(ManifestError, match=r"a path leaves the bundle(.|\n)*unet\.path"):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("unet.path", "unet/model.onnx"),
+        (r"unet.data\[0\]", "unet/model.onnx_data"),
+        ("unet.config", "unet/config.json"),
+        ("scheduler", "scheduler/scheduler_config.json"),
+    ],
+)
+def test_used_file_without_a_record(bundle: Path, field: str, name: str) -> None:
+    rewrite(bundle, lambda fields: fields["files"].pop(name))
+    with pytest.raises(ManifestError, match=f"`{field}` names a file without a record") as caught:
+        read_manifest(bundle)
+    assert repr(name) in str(caught.value)
+
+
+ROLE_DEFECTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no timestep": (lambda f: f["unet"]["inputs"].pop(), r"`unet.inputs` has the wrong roles"),
+    "sample twice": (
+        lambda f: f["unet"]["inputs"].append(f["unet"]["inputs"][0]),
+        r"sample, timestep, sample(.|\n)*each role once",
+    ),
+    "no output": (lambda f: f["unet"]["outputs"].clear(), r"`unet.outputs` has the wrong roles(.|\n)*none"),
+}
+
+
+@pytest.mark.parametrize(("change", "text"), ROLE_DEFECTS.values(), ids=ROLE_DEFECTS)
+def test_wrong_roles(bundle: Path, change: Callable[[dict[str, Any]], object], text: str) -> None:
+    rewrite(bundle, change)
+    with pytest.raises(ManifestError, match=text):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_file(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    with pytest.raises(BundleError, match=f"a file of the bundle is missing(.|\n)*no {name} in"):
+        read_manifest(bundle)
+    assert read_manifest(bundle, check=False).name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"wei", "unet/model.onnx_data is truncated\n  got:      3 bytes\n  expected: 7 bytes"),
+        (b"weights!", "unet/model.onnx_data is longer than it was\n  got:      8 bytes\n  expected: 7 bytes"),
+        (b"weighty", "unet/model.onnx_data was altered\n  got:      SHA-256 "),
+    ],
+    ids=["truncated", "longer", "altered"],
+)
+def test_damaged_file(bundle: Path, content: bytes, text: str) -> None:
+    (bundle / "unet/model.onnx_data").write_bytes(content)
+    with pytest.raises(IntegrityError) as caught:
+        read_manifest(bundle)
+    assert text in str(caught.value)
+    assert "dpmrt export SOURCE -o BUNDLE" in str(caught.value)
+
+
+def test_writing_replaces_the_manifest_whole(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = read_manifest(bundle)
+    before = (bundle / "dpmrt.json").read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_manifest(bundle, manifest)
+    monkeypatch.undo()
+    assert (bundle / "dpmrt.json").read_bytes() == before
+    assert sorted(path.name for path in bundle.iterdir()) == ["dpmrt.json", "scheduler", "unet"]

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_bundles import NULL, Make, reference
+
+from dpmrt.engines import Defaults
+from dpmrt.errors import ArrayError, BackendError, DpmrtError, NonFiniteError, OptionError, SamplingCancelled
+from dpmrt.runtime import Pipeline, load
+from dpmrt.solvers_np import NumpyNoise, TorchCPUNoise, compile_plan, plan_from_diffusers, randn, run_plan
+
+
+@pytest.fixture(scope="module")
+def unlabelled(plain: Path) -> Iterator[Pipeline]:
+    with load(plain) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture(scope="module")
+def guided(labelled: Path) -> Iterator[Pipeline]:
+    with load(labelled) as pipeline:
+        yield pipeline
+
+
+def test_a_sample_is_the_bundles_plan_run_on_torchs_noise(unlabelled: Pipeline) -> None:
+    plan = plan_from_diffusers(unlabelled.bundle.scheduler_config, 5)
+    expected = run_plan(plan, reference, randn((2, 1, 8, 8), seed=4))
+    got = unlabelled.sample(2, seed=4)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_fresh_noise_follows_the_initial_noise_in_one_stream(unlabelled: Pipeline) -> None:
+    plan = unlabelled.plan(6, eta=1.0)
+    stream = TorchCPUNoise(9)
+    expected = run_plan(plan, reference, stream.normal((3, 1, 8, 8)), noise=stream)
+    np.testing.assert_allclose(unlabelled.sample(3, seed=9, steps=6, eta=1.0), expected, rtol=1e-4, atol=1e-4)
+    other = unlabelled.sample(3, seed=9, plan=plan, noise=NumpyNoise(1))
+    assert not np.allclose(other, expected)
+
+
+def test_a_named_solver_runs_on_the_bundles_schedule(unlabelled: Pipeline) -> None:
+    plan = unlabelled.plan(7, "dpmsolver++", grid="logsnr", order=2)
+    assert plan.meta["solver"] == "dpmsolver++"
+    by_name = unlabelled.sample(seed=1, steps=7, solver="dpmsolver++", grid="logsnr", order=2)
+    np.testing.assert_array_equal(by_name, unlabelled.sample(seed=1, plan=plan))
+
+
+def test_the_manifests_defaults_hold_unless_the_caller_chooses(make_bundle: Make) -> None:
+    root = make_bundle(defaults=Defaults(steps=7, solver="dpmsolver++", options={"order": 2}))
+    with load(root) as pipeline:
+        assert pipeline.plan().digest() == pipeline.plan(7, "dpmsolver++", order=2).digest()
+        assert pipeline.plan(order=1).digest() == pipeline.plan(7, "dpmsolver++", order=1).digest()
+        assert pipeline.plan(solver="ddim").calls == 7
+
+
+def test_the_same_seed_gives_the_same_sample_and_another_seed_another(unlabelled: Pipeline) -> None:
+    first = unlabelled.sample(2, seed=0)
+    np.testing.assert_array_equal(first, unlabelled.sample(2, seed=0))
+    assert not np.array_equal(first, unlabelled.sample(2, seed=1))
+
+
+def test_results_belong_to_the_caller(unlabelled: Pipeline) -> None:
+    first = unlabelled.sample(2, seed=0)
+    kept = first.copy()
+    second = unlabelled.sample(2, seed=1)
+    np.testing.assert_array_equal(first, kept)
+    second[:] = np.nan
+    np.testing.assert_array_equal(unlabelled.sample(2, seed=0), kept)
+    assert first.flags.writeable
+    assert first.base is None
+
+
+def test_x_T_is_taken_and_left_alone(unlabelled: Pipeline) -> None:
+    x = randn((2, 1, 8, 8), seed=5)
+    kept = x.copy()
+    np.testing.assert_array_equal(unlabelled.sample(2, x_T=x), unlabelled.sample(2, seed=5))
+    np.testing.assert_array_equal(unlabelled.sample(2, x_T=x.astype(np.float64)), unlabelled.sample(2, seed=5))
+    np.testing.assert_array_equal(x, kept)
+
+
+def by_hand(pipeline: Pipeline, labels: list[int], scale: float, seed: int) -> np.ndarray:
+    def model(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        null = reference(x, t, np.full(len(x), NULL))
+        return null + scale * (reference(x, t, np.array(labels)) - null)
+
+    return run_plan(pipeline.plan(), model, randn((len(labels), 1, 8, 8), seed=seed))
+
+
+@pytest.mark.parametrize("scale", [3.5, 1.0, 0.0, -0.5])
+def test_guidance_matches_the_formula_at_every_scale(guided: Pipeline, scale: float) -> None:
+    labels = [0, 2, 1]
+    got = guided.sample(3, label=labels, guidance=scale, seed=2)
+    np.testing.assert_allclose(got, by_hand(guided, labels, scale, 2), rtol=1e-3, atol=1e-3)
+
+
+def test_labels_take_the_manifests_scale_and_none_is_the_null_class(guided: Pipeline) -> None:
+    one = guided.sample(2, label=1, seed=2)
+    np.testing.assert_array_equal(one, guided.sample(2, label=np.array([1, 1]), guidance=2.0, seed=2))
+    np.testing.assert_array_equal(guided.sample(2, seed=2), guided.sample(2, label=NULL, guidance=1.0, seed=2))
+
+
+def test_scales_of_one_and_zero_need_no_doubled_batch(labelled: Path) -> None:
+    sizes: set[int] = set()
+
+    def count(sample: np.ndarray, timestep: np.ndarray, class_labels: np.ndarray) -> np.ndarray:
+        sizes.add(len(sample))
+        return reference(sample, timestep, class_labels)
+
+    with load(labelled, "numpy", function=count) as pipeline:
+        for scale in (0.0, 1.0):
+            pipeline.sample(3, label=1, guidance=scale)
+        assert sizes == {3}
+        pipeline.sample(3, label=1)
+        assert sizes == {3, 6}
+
+
+def test_equal_requests_share_one_binding_and_few_are_kept(plain: Path) -> None:
+    bindings = []
+
+    def never_again(**_: Any) -> None: ...
+
+    with load(plain, "numpy", function=reference) as pipeline:
+        backend = pipeline._backend
+        assert backend is not None
+        bind = backend.bind
+        backend.bind = lambda *a: (bindings.append(never_again), bind(*a))[1]  # type: ignore[method-assign]
+        for seed in range(5):
+            pipeline.sample(2, seed=seed)
+        assert len(bindings) == 1
+        for batch in range(3, 12):
+            pipeline.sample(batch)
+        assert len(pipeline._bound) == 4
+
+
+WRONG: dict[str, tuple[dict[str, Any], type[DpmrtError], str, str]] = {
+    "no samples": ({"batch": 0}, OptionError, "batch is out of range", "0"),
+    "half a sample": ({"batch": 1.5}, OptionError, "batch is out of range", "1.5"),
+    "a true batch": ({"batch": True}, OptionError, "batch is out of range", "True"),
+    "no steps": ({"steps": 0}, OptionError, "steps is out of range", "0"),
+    "too many steps": ({"steps": 5000}, OptionError, "steps", "5000"),
+    "unknown solver": ({"solver": "dpmsolver+++"}, OptionError, "unknown solver", "'dpmsolver\\+\\+\\+'"),
+    "unknown option": ({"solver": "ddim", "ordr": 2}, OptionError, "option of this name", "'ordr'"),
+    "unknown key": ({"ordr": 2}, OptionError, "no key of this name", "ordr = 2"),
+    "seed below zero": ({"seed": -1}, OptionError, "seed must be a whole number", "-1"),
+    "seed of a kind": ({"seed": None}, OptionError, "seed must be a whole number", "None"),
+    "a label": ({"label": 1}, OptionError, "the network takes no class labels", "label=1"),
+    "guidance": ({"guidance": 2.0}, OptionError, "not trained for guidance", "guidance=2.0"),
+    "guidance of one": ({"guidance": 1.0}, OptionError, "not trained for guidance", "guidance=1.0"),
+    "text": ({"encoder_hidden_states": np.zeros((1, 2, 3))}, OptionError, "takes no text", "None"),
+    "x_T of a batch": ({"x_T": np.zeros((3, 1, 8, 8), "f4")}, ArrayError, "x_T has the wrong shape", "3, 1, 8, 8"),
+    "x_T of a shape": ({"x_T": np.zeros((1, 8, 8), "f4")}, ArrayError, "x_T has the wrong shape", "1, 8, 8"),
+    "x_T whole": ({"x_T": np.zeros((1, 1, 8, 8), int)}, ArrayError, "x_T has the wrong dtype", "int64"),
+    "x_T NaN": ({"x_T": np.full((1, 1, 8, 8), np.nan)}, ArrayError, "x_T holds NaN or infinity", "nan at \\(0, 0"),
+    "x_T inf": ({"x_T": np.full((1, 1, 8, 8), np.inf, "f4")}, ArrayError, "x_T holds NaN or infinity", "inf at"),
+    "noise too short": ({"eta": 1.0, "noise": np.zeros((1, 1, 1, 8, 8))}, ArrayError, "recorded noise", "1, 1"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_fails_before_the_network_runs(plain: Path, case: str) -> None:
+    def never(**_: np.ndarray) -> np.ndarray:
+        raise AssertionError("the network was called")
+
+    request, kind, what, got = WRONG[case]
+    with load(plain, "numpy", function=never) as pipeline, pytest.raises(kind, match=what) as caught:
+        pipeline.sample(**request)
+    assert re.search(got, str(caught.value.got))
+
+
+WRONG_LABELS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "too high": ({"label": 4}, "label is out of range", "a whole number from 0 to 2, or 3 for no class"),
+    "negative": ({"label": -1}, "label is out of range", "a whole number from 0 to 2, or 3 for no class"),
+    "a fraction": ({"label": 0.5}, "label is out of range", "a whole number from 0 to 2, or 3 for no class"),
+    "one of many": ({"batch": 2, "label": [0, 7]}, "label is out of range", "a whole number"),
+    "too few": ({"batch": 3, "label": [0, 1]}, "one label for each sample", "3, as batch=3"),
+    "guidance alone": ({"guidance": 2.0}, "nothing to guide to without a label", "a label from 0 to 2"),
+    "guidance NaN": ({"label": 1, "guidance": float("nan")}, "guidance is not a scale", "a finite number"),
+    "guidance text": ({"label": 1, "guidance": "2"}, "guidance is not a scale", "a finite number"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_LABELS)
+def test_wrong_labels_and_scales_are_explained(guided: Pipeline, case: str) -> None:
+    request, what, expected = WRONG_LABELS[case]
+    with pytest.raises(OptionError, match=what) as caught:
+        guided.sample(**request)
+    assert str(caught.value.expected).startswith(expected)
+
+
+def test_a_network_with_labels_and_no_null_class_needs_a_label(make_bundle: Make) -> None:
+    with load(make_bundle(labels=True, guidance=False)) as pipeline:
+        with pytest.raises(OptionError, match="needs a class label"):
+            pipeline.sample()
+        with pytest.raises(OptionError, match="not trained for guidance"):
+            pipeline.sample(label=1, guidance=2.0)
+        assert pipeline.sample(label=1).shape == (1, 1, 8, 8)
+
+
+def test_a_plan_leaves_no_choice(unlabelled: Pipeline) -> None:
+    plan = unlabelled.plan(3)
+    with pytest.raises(OptionError, match="a plan leaves nothing to choose") as caught:
+        unlabelled.sample(plan=plan, steps=3, order=2)
+    assert caught.value.got == "plan and steps, order"
+    foreign = compile_plan("ddim", "linear", 3, prediction="v_prediction")
+    with pytest.raises(OptionError, match="predicts something else"):
+        unlabelled.sample(plan=foreign)
+
+
+def test_a_free_size_comes_from_the_config_or_from_x_T(make_bundle: Make) -> None:
+    root = make_bundle(size="side", config={"sample_size": 6})
+    with load(root) as pipeline:
+        assert pipeline.sample(2).shape == (2, 1, 6, 6)
+        assert pipeline.sample(1, x_T=randn((1, 1, 10, 10), 0)).shape == (1, 1, 10, 10)
+
+
+def test_a_free_size_that_nothing_fixes_is_explained(make_bundle: Make) -> None:
+    root = make_bundle(size="side", config={"sample_size": None})
+    with load(root) as pipeline, pytest.raises(ArrayError, match="size of the samples is not known"):
+        pipeline.sample()
+
+
+def test_a_network_that_returns_nan_is_an_error(plain: Path) -> None:
+    pipeline = load(plain, "numpy", function=lambda sample, timestep: sample * np.nan)
+    with pipeline, pytest.raises(NonFiniteError, match="the network returned NaN"):
+        pipeline.sample()
+
+
+def test_a_callback_sees_every_call_and_may_cancel(unlabelled: Pipeline) -> None:
+    seen: list[tuple[int, int, float]] = []
+    unlabelled.sample(steps=4, callback=lambda event: seen.append((event.index, event.total, event.t)))
+    assert [index for index, _, _ in seen] == [0, 1, 2, 3]
+    assert {total for _, total, _ in seen} == {4}
+    with pytest.raises(SamplingCancelled):
+        unlabelled.sample(callback=lambda event: event.cancel())
+    assert np.isfinite(unlabelled.sample()).all()
+
+
+def test_sampling_from_within_a_callback_is_refused(unlabelled: Pipeline) -> None:
+    with pytest.raises(OptionError, match="its own callback"):
+        unlabelled.sample(callback=lambda event: unlabelled.sample())
+
+
+def test_a_closed_pipeline_says_so(plain: Path) -> None:
+    pipeline = load(plain)
+    pipeline.close()
+    pipeline.close()
+    with pytest.raises(BackendError, match="the pipeline is closed"):
+        pipeline.sample()
+
+
+def test_threads_take_turns(guided: Pipeline) -> None:
+    alone = {(seed, label): guided.sample(2, seed=seed, label=label) for seed in range(4) for label in (0, 2)}
+    results: dict[tuple[int, int], np.ndarray] = {}
+
+    def work(label: int) -> None:
+        for seed in range(4):
+            results[seed, label] = guided.sample(2, seed=seed, label=label)
+
+    threads = [threading.Thread(target=work, args=(label,)) for label in (0, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results.keys() == alone.keys()
+    for key, value in alone.items():
+        np.testing.assert_array_equal(results[key], value)
+
+
+def test_an_open_backend_takes_no_options(plain: Path, unlabelled: Pipeline) -> None:
+    assert unlabelled._backend is not None
+    with pytest.raises(OptionError, match="takes no options"):
+        load(plain, unlabelled._backend, threads=2)
