@@ -1,0 +1,207 @@
+"""Training writes a whole folder or nothing, and repeats itself under the same seed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("sklearn")
+
+import torch
+from click.testing import CliRunner
+
+from dpmrt.errors import BundleError, DpmrtError, NonFiniteError, OptionError, OutputError
+from dpmrt.export.cli.train import command
+from dpmrt.export.reference.classifiers import load_classifier, load_reader
+from dpmrt.export.reference.loop import TrainOptions, fit
+from dpmrt.export.reference.store import new_folder
+from dpmrt.export.reference.train import train_unet
+from dpmrt.export.reference.train_classifiers import train_classifier, train_reader
+from dpmrt.export.reference.unet import load_scheduler, load_unet
+
+QUICK = TrainOptions(steps=3, batch=4, threads=1)
+TRAININGS = [train_unet, train_classifier, train_reader]
+
+
+def weights(folder: Path) -> bytes:
+    (file,) = folder.rglob("*.safetensors")
+    return file.read_bytes()
+
+
+def test_unet_training_writes_a_pipeline_folder(tmp_path):
+    out = train_unet(tmp_path / "model", QUICK)
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == [
+        "scheduler/scheduler_config.json",
+        "training.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+    ]
+    with torch.no_grad():
+        noise = load_unet(out)(torch.zeros(2, 1, 16, 16), torch.tensor(5), torch.tensor([3, 10])).sample
+    assert noise.shape == (2, 1, 16, 16)
+    scheduler = load_scheduler(out).config
+    assert (scheduler["algorithm_type"], scheduler["solver_order"]) == ("dpmsolver++", 2)
+    record = json.loads((out / "training.json").read_text())
+    assert (record["steps"], record["seed"], record["null_class"]) == (3, 0, 10)
+    assert str(tmp_path) not in "".join(p.read_text() for p in out.rglob("*.json"))
+
+
+@pytest.mark.parametrize("train", TRAININGS)
+def test_same_seed_same_weights(train, tmp_path):
+    first, second = train(tmp_path / "a", QUICK), train(tmp_path / "b", QUICK)
+    other = train(tmp_path / "c", TrainOptions(steps=3, batch=4, seed=1, threads=1))
+    assert weights(first) == weights(second)
+    assert weights(first) != weights(other)
+
+
+def test_training_leaves_the_global_seed_alone(tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train_reader(tmp_path / "reader", QUICK)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("train", TRAININGS)
+def test_interrupted_training_leaves_nothing(train, tmp_path):
+    def interrupt(now):
+        if now.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "new" / "model", QUICK, on_progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_replacement_keeps_what_stood_there(tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old").write_text("kept")
+    with pytest.raises(KeyboardInterrupt), new_folder(target, force=True):
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.rglob("*")] == ["model", "old"]
+    with new_folder(target, force=True) as folder:
+        (folder / "new").write_text("here")
+    assert [p.name for p in tmp_path.rglob("*")] == ["model", "new"]
+
+
+def test_minutes_end_a_run_without_steps():
+    line = torch.nn.Linear(1, 1)
+    seen = []
+    fitted = fit(line, lambda _: line(torch.ones(1)).sum() ** 2, TrainOptions(minutes=0.002), seen.append)
+    assert fitted.steps == len(seen) >= 2
+    assert seen[-1].fraction == 1.0
+    assert seen[0].lr < max(now.lr for now in seen)
+
+
+def test_a_loss_that_explodes_is_named():
+    line = torch.nn.Linear(1, 1)
+    with pytest.raises(NonFiniteError, match=r"no longer finite at step 1"):
+        fit(line, lambda _: line(torch.ones(1)).sum() * float("nan"), QUICK)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("minutes", 0.0, "more than 0, at most 1440"),
+        ("minutes", float("nan"), "more than 0, at most 1440"),
+        ("steps", 0, "1 or more"),
+        ("batch", 0, "1 to 4096"),
+        ("lr", -1.0, "more than 0, at most 1"),
+        ("warmup", -1, "0 or more"),
+        ("weight_decay", 2.0, "0 to 1"),
+        ("ema", 1.0, "0 to less than 1"),
+        ("seed", -1, "0 to 2**63 - 1"),
+        ("threads", 0, "1 to 1024"),
+    ],
+)
+def test_bad_options_say_what_is_expected(option, value, expected):
+    with pytest.raises(OptionError) as caught:
+        TrainOptions(**{option: value})
+    assert str(caught.value).splitlines()[:3] == [
+        f"{option} is out of range",
+        f"  got:      {value}",
+        f"  expected: {expected}",
+    ]
+    assert f"pass --{option.replace('_', '-')} " in caught.value.fix
+
+
+def test_a_full_target_needs_force(tmp_path):
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(OutputError) as caught:
+        train_unet(tmp_path, QUICK)
+    assert str(caught.value) == (
+        "the target folder is not empty\n"
+        f"  got:      {tmp_path}\n"
+        "  expected: an empty folder, or a path that does not exist yet\n"
+        "  fix:      choose another folder with -o DIR, or pass --force to replace this one"
+    )
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_training(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(OutputError, match="the target is a file"):
+        train_unet(blocker, QUICK)
+    with pytest.raises(OutputError, match="cannot write beside"):
+        train_unet(blocker / "below" / "model", QUICK, on_progress=lambda _: pytest.fail("trained"))
+
+
+@pytest.mark.parametrize(("network", "load"), [("reader", load_reader), ("classifier", load_classifier)])
+def test_command_trains_and_logs(network, load, tmp_path):
+    out = tmp_path / network
+    result = CliRunner().invoke(command, [network, "-o", str(out), "--steps", "2", "--batch", "4"])
+    assert result.exit_code == 0, result.output
+    assert "step 2  loss" in result.output
+    assert f"{network} trained; see {out / 'training.json'}" in result.output
+    assert load(out).config
+
+
+def test_command_errors_are_ours(tmp_path):
+    result = CliRunner().invoke(command, ["unet", "-o", str(tmp_path / "x"), "--class-dropout", "1"])
+    assert isinstance(result.exception, DpmrtError)
+    assert "class_dropout is out of range" in str(result.exception)
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_has_examples_and_needs_no_torch():
+    code = (
+        "import sys; from dpmrt.export.cli.train import command\n"
+        "try: command(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Examples:\n    dpmrt train-reference unet -o digits-unet" in done.stdout
+    assert "[default: 64]" in done.stdout
+    assert done.stdout.rstrip().endswith("False")
+
+
+def test_a_folder_without_a_network_is_named(tmp_path):
+    with pytest.raises(BundleError, match="holds no trained UNet"):
+        load_unet(tmp_path)
+    with pytest.raises(BundleError, match="holds no scheduler"):
+        load_scheduler(tmp_path)
+    with pytest.raises(BundleError, match="cannot read"):
+        load_reader(tmp_path)
+    train_reader(tmp_path / "reader", QUICK)
+    with pytest.raises(BundleError, match="is of another kind"):
+        load_classifier(tmp_path / "reader")
+    (tmp_path / "reader" / "model.safetensors").write_bytes(b"\x00" * 16)
+    with pytest.raises(BundleError, match="does not hold a digit-reader"):
+        load_reader(tmp_path / "reader")
+
+
+def test_time_reaches_the_classifier(tmp_path):
+    classifier = load_classifier(train_classifier(tmp_path / "c", QUICK))
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 1, 16, 16)).astype(np.float32))
+    early, late = classifier(x, torch.tensor([10.0, 10.5])), classifier(x, torch.tensor([900.0, 900.0]))
+    assert early.shape == (2, 10)
+    assert not torch.allclose(early, late)
