@@ -40,7 +40,7 @@ def check_target(target: Path, *, marker: str, force: bool) -> None:
         raise OutputError(
             "the target holds something else",
             got=f"{target}, not empty and without {marker}",
-            expected="a new or empty folder, or an older bundle",
+            expected=f"a new or empty folder, or one with {marker}",
             fix="choose another target; --force will not erase it",
         )
     if filled and not force:
@@ -56,7 +56,8 @@ def check_target(target: Path, *, marker: str, force: bool) -> None:
 def new_folder(target: Path, *, marker: str, force: bool = False) -> Iterator[Path]:
     """Yield a scratch folder beside `target`, and put it in the target's place when the block ends well.
 
-    On any exception the scratch folder goes and what stood at `target` stays. OSError becomes OutputError.
+    The target is checked before the block runs. On any exception the scratch folder goes and what stood at
+    `target` stays; OSError becomes OutputError. Files get the permissions that the umask gives to new ones.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as home:
@@ -72,6 +73,7 @@ def new_folder(target: Path, *, marker: str, force: bool = False) -> Iterator[Pa
     try:
         scratch.mkdir(parents=True)
         yield scratch
+        _make_readable(scratch)
         _sync(scratch)
         check_target(target, marker=marker, force=force)
         _swap(scratch, target)
@@ -82,7 +84,7 @@ def new_folder(target: Path, *, marker: str, force: bool = False) -> Iterator[Pa
         raise OutputError(
             f"cannot write {target}",
             got=error.strerror or error,
-            expected="a folder that takes the whole bundle",
+            expected="a folder that takes all of it",
             fix="free some space, or choose a target that this user may write to",
         ) from error
     finally:
@@ -106,6 +108,14 @@ def _swap(scratch: Path, target: Path) -> None:
         if previous.exists() and not target.exists():
             previous.rename(target)
         shutil.rmtree(previous, ignore_errors=True)
+
+
+def _make_readable(folder: Path) -> None:
+    # safetensors writes files for their owner alone, and a package built from them would keep that.
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _sync(folder: Path) -> None:

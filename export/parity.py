@@ -89,10 +89,10 @@ def verify(
     if write:
         try:
             write_parity(opened.root, report)
-        except OSError as error:
+        except OutputError as error:
             raise OutputError(
                 f"cannot write into {opened.root}",
-                got=error.strerror or error,
+                got=error.what,
                 expected="a folder that takes parity.json",
                 fix="pass --no-write (write=False in Python)",
             ) from error

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dpmrt.errors import ArrayError, NonFiniteError, SamplingCancelled
 from dpmrt.solvers_np.instructions import apply_instruction, scratch_size
-from dpmrt.solvers_np.noise import as_source
+from dpmrt.solvers_np.noise import NoiseSource, as_source
 from dpmrt.solvers_np.passes import Pass
 from dpmrt.solvers_np.plan import StepPlan
 
@@ -125,10 +125,13 @@ class Executor:
             raise ArrayError("the initial state has the wrong shape", got=x.shape, expected=self.shape)
         if x.dtype.kind != "f":
             raise ArrayError("the initial state has the wrong dtype", got=x.dtype, expected="a floating-point dtype")
-        self._x[...] = x
+        # A run that failed may have left NaN in a slot, which a weight of zero would not remove.
+        self._rows[1:] = 0
         state = self._rows[self._state]
-        if not np.isfinite(np.dot(state, state)) and not np.isfinite(state).all():
-            raise NonFiniteError("the initial state holds NaN or infinity", got=_first_bad(self._x))
+        with np.errstate(all="ignore"):
+            self._x[...] = x
+            if not np.isfinite(np.dot(state, state)) and not np.isfinite(state).all():
+                raise NonFiniteError("the initial state holds NaN or infinity", got=_first_bad(self._x))
         source = as_source(noise, self.shape, self.plan.draws) if self._z is not None else None
         event = StepEvent(0, self.plan.calls, 0.0, self._x)
         calls, call, dot, isfinite = 0, self._call, np.dot, math.isfinite
@@ -142,10 +145,10 @@ class Executor:
                     before()
                     apply_instruction(instruction, self._slots[slot], self._scratch)
                 if noisy and source is not None and self._z is not None:
-                    self._z[...] = source.normal(self.shape)
+                    self._z[...] = self._draw(source)
                 after()
                 if not isfinite(dot(state, state)):
-                    self._explain(out, slot, t, calls, before is None)
+                    self._explain(out, t, calls)
                 if out >= 0:
                     if callback is not None:
                         event.index, event.t = calls, t
@@ -158,11 +161,17 @@ class Executor:
                     calls += 1
         return np.array(self._x)
 
-    def _explain(self, out: int, slot: int, t: float, calls: int, linear: bool) -> None:
+    def _draw(self, source: NoiseSource) -> Array:
+        draw = np.asarray(source.normal(self.shape))
+        if draw.shape != self.shape:
+            raise ArrayError("the noise source gave the wrong shape", got=draw.shape, expected=self.shape)
+        return draw
+
+    def _explain(self, out: int, t: float, calls: int) -> None:
         if np.isfinite(self._rows[self._state]).all():
             return
         where = f"call {calls + 1} of {self.plan.calls}, t = {t:g}"
-        if out >= 0 and (out != slot or linear) and not np.isfinite(self._slots[out]).all():
+        if out >= 0 and not np.isfinite(self._slots[out]).all():
             raise NonFiniteError(
                 "the network returned NaN or infinity",
                 got=where,

@@ -17,11 +17,15 @@ from dpmrt.errors import OptionError
 from dpmrt.solvers_np.options import call_with_options, choose, one_of, whole
 from dpmrt.solvers_np.schedule import DiscreteVP, Floats, NoiseSchedule
 
+#: an interval whose noise falls by less than this part has no length: what is left is rounding
+NO_LENGTH = 1e-10
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Grid:
     """`len(grid)` intervals: called at time t with weights (alpha, sigma), each ends at (alpha_next, sigma_next).
 
+    The noise falls in each; only the last may have no length, as it has where diffusers repeats its lowest sigma.
     `t_end` is the time of the last end, or NaN where it is none of the schedule's (no noise left).
     """
 
@@ -33,15 +37,16 @@ class Grid:
     t_end: float = float("nan")
 
     def __post_init__(self) -> None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            falls = self.sigma * self.alpha_next > self.sigma_next * self.alpha
+        least = np.full(len(self), 1 + NO_LENGTH)
+        least[-1] = 1 - NO_LENGTH
+        falls = self.sigma * self.alpha_next > self.sigma_next * self.alpha * least
         if not falls.all():
             step = int(np.flatnonzero(~falls)[0])
             raise OptionError(
                 "the noise does not fall from step to step, so the grid has a step of no length",
                 got=f"step {step} of {len(self)} at t = {self.t[step]:g}",
                 expected="each noise level below the one before",
-                fix="ask for fewer steps, or for final='zero'",
+                fix="ask for fewer steps, or for another spacing",
             )
 
     def __len__(self) -> int:
@@ -105,15 +110,16 @@ def quadratic(
 def logsnr(schedule: NoiseSchedule, steps: int, *, t_start: float | None = None, t_end: float | None = None) -> Grid:
     """Evenly spaced in lambda (DPM-Solver's `logSNR`)."""
     start, end = _ends(schedule, t_start, t_end)
-    lambdas = np.linspace(float(schedule.lambda_(start)), float(schedule.lambda_(end)), steps + 1)
-    if not np.isfinite(lambdas).all():
+    high, low = float(schedule.lambda_(end)), float(schedule.lambda_(start))
+    if not np.isfinite([high, low]).all():
         raise OptionError(
             "grid 'logsnr' needs a finite lambda at both ends",
-            got=f"lambda {lambdas[0]} at t = {start:g}",
+            got=f"lambda {low} at t = {start:g}, {high} at t = {end:g}",
             expected="a schedule that keeps some signal",
             fix="pass t_start below the last training time",
         )
-    return Grid.through_times(schedule, _pinned(schedule.t_of_lambda(lambdas), start, end))
+    times = schedule.t_of_lambda(np.linspace(low, high, steps + 1))
+    return Grid.through_times(schedule, _pinned(times, start, end))
 
 
 def _pinned(times: Floats, start: float, end: float) -> Floats:
@@ -174,18 +180,25 @@ def karras(
     round_times: bool = False,
     final: str = "zero",
 ) -> Grid:
-    """Noise levels evenly spaced in their rho-th root (Karras et al. 2022, eq. 5)."""
+    """Noise levels evenly spaced in their rho-th root (Karras et al. 2022, eq. 5).
+
+    With final="zero" the levels end at the schedule's lowest and one step more removes the rest of the noise.
+    """
     one_of("final", final, ("zero", "sigma_min"))
     ends = np.array([schedule.t_max, schedule.t_min])
-    high, low = schedule.sigma(ends) / schedule.alpha(ends)
+    with np.errstate(divide="ignore"):
+        high, low = schedule.sigma(ends) / schedule.alpha(ends)
     if not np.isfinite(high):
         raise OptionError("grid 'karras' needs some signal at the last training time", got="alpha = 0 there")
     if not rho > 0:
         raise OptionError("rho must be positive", got=rho)
-    ramp = np.linspace(0, 1, steps)
+    ramp = np.linspace(0, 1, steps if final == "zero" else steps + 1)
     ratios = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
     times = np.clip(schedule.t_of_lambda(-np.log(np.clip(ratios, low, high))), schedule.t_min, schedule.t_max)
-    return Grid.at_sigmas(ratios, times.round() if round_times else times, 0.0 if final == "zero" else float(low))
+    times = times.round() if round_times else times
+    if final == "zero":
+        return Grid.at_sigmas(ratios, times, 0.0)
+    return dataclasses.replace(Grid.at_sigmas(ratios[:-1], times[:-1], float(low)), t_end=schedule.t_min)
 
 
 def _spaced(schedule: NoiseSchedule, times: Floats, final: str) -> Grid:

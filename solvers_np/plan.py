@@ -208,7 +208,17 @@ class StepPlan:
     def from_bytes(data: bytes, *, source: str = "the step file") -> StepPlan:
         """Return the plan that `to_bytes` packed."""
         header, arrays = stepfile.unpack(data, {name: dtype for name, dtype, _ in COLUMNS}, source=source)
-        return StepPlan(**arrays, instructions=_instructions(header, source), meta=header.get("meta", {}))
+        meta = header.get("meta", {})
+        if not isinstance(meta, dict):
+            raise PlanError(
+                f"{source} has a description that is no table", got=type(meta).__name__, expected="an object"
+            )
+        try:
+            return StepPlan(**arrays, instructions=_instructions(header, source), meta=meta)
+        except PlanError as error:
+            if source in error.what:
+                raise
+            raise PlanError(f"{source}: {error.what}", got=error.got, expected=error.expected) from None
 
     def digest(self) -> str:
         """Return the SHA-256 of what the plan does; descriptions in `meta` do not count."""
@@ -226,9 +236,10 @@ class StepPlan:
 
 def _instructions(header: Mapping[str, Any], source: str) -> tuple[Instruction, ...]:
     made: list[Instruction] = []
-    for entry in header.get("instructions", []):
-        fields = dict(entry)
-        kind = INSTRUCTIONS.get(fields.pop("name", ""))
+    listed = header.get("instructions", [])
+    for entry in listed if isinstance(listed, list) else [listed]:
+        fields = dict(entry) if isinstance(entry, dict) else {}
+        kind = INSTRUCTIONS.get(str(fields.pop("name", "")))
         expected = {field.name for field in dataclasses.fields(kind)} if kind else set()
         if (
             kind is None

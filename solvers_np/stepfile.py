@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmrt.errors import OutputError, PlanError
+from dpmrt.errors import PlanError
+from dpmrt.files import atomic_write
 
 MAGIC = b"DPMSTEPS"
 VERSION = 1
@@ -60,8 +60,12 @@ def unpack(data: bytes, dtypes: Mapping[str, str], *, source: str) -> tuple[dict
     try:
         header = json.loads(data[_HEAD.size : _HEAD.size + length])
         listed = [(str(e["name"]), str(e["dtype"]), tuple(int(n) for n in e["shape"])) for e in header.pop("arrays")]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise refuse("has a header that cannot be read", error, "JSON with a list of arrays") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise refuse(
+            "has a header that cannot be read",
+            f"{type(error).__name__}: {str(error)[:80]}",
+            "JSON with a list of arrays",
+        ) from None
     if {name: dtype for name, dtype, _ in listed} != dict(dtypes) or len(listed) != len(dtypes):
         raise refuse("holds other arrays", [name for name, _, _ in listed], list(dtypes))
     arrays: dict[str, NDArray[Any]] = {}
@@ -88,14 +92,6 @@ def read(path: Path) -> bytes:
 
 def write(path: Path, data: bytes) -> Path:
     """Write a whole file or none."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError("the step file cannot be written", got=f"{path}: {error.strerror}") from None
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with atomic_write(path) as stream:
+        stream.write(data)
     return path

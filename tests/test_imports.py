@@ -16,8 +16,9 @@ STDLIB = set(sys.stdlib_module_names)
 
 #: what each folder may import, beside the standard library and itself
 ALLOWED = {
-    "solvers_np": {"numpy", "dpmrt.errors"},
-    "engines": {"numpy", "msgspec", "dpmrt.errors"},
+    "dpmrt": {"dpmrt.errors"},
+    "solvers_np": {"numpy", "dpmrt.errors", "dpmrt.files"},
+    "engines": {"numpy", "msgspec", "dpmrt.errors", "dpmrt.files"},
     "runtime": {
         "numpy",
         "msgspec",
@@ -27,6 +28,7 @@ ALLOWED = {
         "onnxruntime",
         "dpmrt",
         "dpmrt.errors",
+        "dpmrt.files",
         "dpmrt.engines",
         "dpmrt.solvers_np",
     },
@@ -65,10 +67,9 @@ def test_a_folder_imports_only_what_the_design_allows(folder: str) -> None:
 
 
 def test_only_export_imports_torch() -> None:
-    folders = ("dpmrt", *ALLOWED)
     found = {
         f"{path.relative_to(ROOT)}: {module}"
-        for folder in folders
+        for folder in ALLOWED
         for path in (ROOT / folder).rglob("*.py")
         for _, module in _imports(path)
         if module.split(".")[0] in HEAVY or module.startswith("dpmrt.export")
@@ -81,6 +82,10 @@ def _loaded(code: str, *arguments: object) -> set[str]:
     command = [sys.executable, "-c", code + tail, *(str(argument) for argument in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     return set(done.stdout.splitlines()[-1].split())
+
+
+def test_writing_files_loads_nothing_but_the_standard_library() -> None:
+    assert not (HEAVY | {"numpy", "msgspec", "click", "rich"}) & _loaded("import dpmrt.files")
 
 
 def test_importing_the_runtime_loads_nothing_heavy() -> None:

@@ -54,7 +54,7 @@ Examples:
     help="unet only: share of labels replaced by the null class, for guidance.",
 )
 @click.option("--threads", type=int, show_default="2 for unet, 1 for the others", help="CPU threads.")
-@click.option("--force", is_flag=True, show_default=False, help="Replace a folder that is not empty.")
+@click.option("--force", is_flag=True, show_default=False, help="Replace the training that is there already.")
 def command(
     network: str,
     out: Path,

@@ -16,7 +16,7 @@ from torch import nn
 
 from dpmrt.errors import BundleError
 from dpmrt.export.reference.digits import IMAGE_SIZE, NUM_DIGITS
-from dpmrt.export.reference.store import write_json
+from dpmrt.export.reference.records import write_json
 
 _GROUPS = 8
 

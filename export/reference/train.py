@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from dpmrt.errors import OptionError
+from dpmrt.export.folders import new_folder
 from dpmrt.export.reference import unet
-from dpmrt.export.reference.digits import DATA_RANGE, DATASET, NUM_DIGITS, load_digits
+from dpmrt.export.reference.digits import load_digits
 from dpmrt.export.reference.loop import Progress, TrainOptions, fit
-from dpmrt.export.reference.store import library_versions, new_folder, write_json
+from dpmrt.export.reference.records import TRAINING_NAME, write_training
 
 CLASS_DROPOUT = 0.12
 
@@ -36,35 +37,21 @@ def train_unet(
             expected="0 to less than 1",
             fix=f"pass --class-dropout {CLASS_DROPOUT}",
         )
-    with new_folder(out, force=force) as folder:
+    with new_folder(Path(out), marker=TRAINING_NAME, force=force) as folder:
         model = unet.build_unet(options.seed).to(memory_format=torch.channels_last)
         fitted = fit(model, _epsilon_loss(model, options.batch, class_dropout), options, on_progress)
         # safetensors stores row-major tensors only.
         average = fitted.model.to(memory_format=torch.contiguous_format)
         average.save_pretrained(str(folder / "unet"), safe_serialization=True)
         unet.sampling_scheduler().save_pretrained(str(folder / "scheduler"))
-        write_json(
-            folder / "training.json",
-            {
-                "kind": "unet",
-                "dataset": DATASET,
-                "data_range": DATA_RANGE,
-                "num_classes": NUM_DIGITS,
-                "null_class": unet.NULL_CLASS,
-                "class_dropout": class_dropout,
-                "noise": dict(unet.NOISE_CONFIG),
-                "seed": options.seed,
-                "steps": fitted.steps,
-                "minutes": round(fitted.minutes, 2),
-                "batch": options.batch,
-                "lr": options.lr,
-                "warmup": options.warmup,
-                "weight_decay": options.weight_decay,
-                "ema": options.ema,
-                "final_loss": round(fitted.final_loss, 6),
-                "parameters": sum(p.numel() for p in average.parameters()),
-                "versions": library_versions("torch", "diffusers", "scikit-learn", "safetensors"),
-            },
+        write_training(
+            folder,
+            "unet",
+            options,
+            fitted,
+            null_class=unet.NULL_CLASS,
+            class_dropout=class_dropout,
+            noise=dict(unet.NOISE_CONFIG),
         )
     return Path(out)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from dpmrt.export.folders import new_folder
 from dpmrt.export.reference import unet
 from dpmrt.export.reference.classifiers import DigitReader, NoisyDigitClassifier, save_network
-from dpmrt.export.reference.digits import DATA_RANGE, DATASET, NUM_DIGITS, Digits, split_digits
-from dpmrt.export.reference.loop import Fitted, Progress, TrainOptions, fit
-from dpmrt.export.reference.store import library_versions, new_folder, write_json
+from dpmrt.export.reference.digits import Digits, split_digits
+from dpmrt.export.reference.loop import Progress, TrainOptions, fit
+from dpmrt.export.reference.records import TRAINING_NAME, write_training
 
 HELD_OUT = 0.2
 ACCURACY_TIMES = (0, 100, 200, 300, 400, 500, 600, 800, 999)
@@ -30,15 +30,15 @@ def train_classifier(
     """Train p(y | x_t, t) on the reference schedule; `training.json` holds its held-out accuracy by time."""
     options = options or TrainOptions(minutes=4.0, threads=1)
     train, held = split_digits(HELD_OUT)
-    with new_folder(out, force=force) as folder:
+    with new_folder(Path(out), marker=TRAINING_NAME, force=force) as folder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             model = NoisyDigitClassifier()
             fitted = fit(model, _noisy_loss(model, train, options.batch), options, on_progress)
         accuracy = [{"t": t, "accuracy": accuracy_at(fitted.model, held, t)} for t in ACCURACY_TIMES]
-        extra = {"noise": dict(unet.NOISE_CONFIG), "held_out_accuracy": accuracy}
         save_network(fitted.model, folder)
-        write_json(folder / "training.json", _record("classifier", options, fitted, extra))
+        facts = {"held_out": HELD_OUT, "noise": dict(unet.NOISE_CONFIG), "held_out_accuracy": accuracy}
+        write_training(folder, "classifier", options, fitted, **facts)
     return Path(out)
 
 
@@ -52,7 +52,7 @@ def train_reader(
     """Train the reader of clean digits; `training.json` holds its held-out accuracy."""
     options = options or TrainOptions(minutes=1.0, threads=1)
     train, held = split_digits(HELD_OUT)
-    with new_folder(out, force=force) as folder:
+    with new_folder(Path(out), marker=TRAINING_NAME, force=force) as folder:
         # Dropout draws from the global generator, so the seed has to cover training as well as the start.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
@@ -60,9 +60,8 @@ def train_reader(
             fitted = fit(model, _clean_loss(model, train, options.batch), options, on_progress)
         accuracy = float(np.mean(fitted.model.read(held.images) == held.labels))
         save_network(fitted.model, folder)
-        write_json(
-            folder / "training.json", _record("reader", options, fitted, {"held_out_accuracy": round(accuracy, 4)})
-        )
+        facts = {"held_out": HELD_OUT, "held_out_accuracy": round(accuracy, 4)}
+        write_training(folder, "reader", options, fitted, **facts)
     return Path(out)
 
 
@@ -129,25 +128,3 @@ def _moved(
     grid = torch.nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
     # Padding is zero, which is mid-grey here; brightness is shifted so that what comes in from outside is black.
     return torch.nn.functional.grid_sample(images + 1.0, grid, align_corners=False) - 1.0
-
-
-def _record(kind: str, options: TrainOptions, fitted: Fitted, extra: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "dataset": DATASET,
-        "data_range": DATA_RANGE,
-        "num_classes": NUM_DIGITS,
-        "held_out": HELD_OUT,
-        "seed": options.seed,
-        "steps": fitted.steps,
-        "minutes": round(fitted.minutes, 2),
-        "batch": options.batch,
-        "lr": options.lr,
-        "warmup": options.warmup,
-        "weight_decay": options.weight_decay,
-        "ema": options.ema,
-        "final_loss": round(fitted.final_loss, 6),
-        "parameters": sum(p.numel() for p in fitted.model.parameters()),
-        "versions": library_versions("torch", "scikit-learn", "safetensors"),
-        **extra,
-    }

@@ -26,22 +26,12 @@ class FunctionBackend:
 
     def __init__(self, function: Function, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         self._function: Function | None = function
-        self._inputs = tuple(inputs)
-        self._outputs = tuple(outputs)
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """Return what the function takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """Return what the function gives."""
-        return self._outputs
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Call:
         """Fix the buffers of a call once."""
-        check_buffers((self._inputs, self._outputs), inputs, outputs)
+        check_buffers((self.inputs, self.outputs), inputs, outputs)
         inputs, outputs = dict(inputs), dict(outputs)
 
         def run() -> None:

@@ -48,23 +48,13 @@ class OrtBackend:
                 fix="export the network again: dpmrt export SOURCE -o BUNDLE",
             ) from error
         self._binding = ort.IOBinding
-        self._inputs = tuple(_tensor(node) for node in self._session.get_inputs())
-        self._outputs = tuple(_tensor(node) for node in self._session.get_outputs())
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """Return what the graph takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """Return what the graph gives."""
-        return self._outputs
+        self.inputs = tuple(_tensor(node) for node in self._session.get_inputs())
+        self.outputs = tuple(_tensor(node) for node in self._session.get_outputs())
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Call:
         """Fix the buffers of a call once."""
         self._open_session()
-        check_buffers((self._inputs, self._outputs), inputs, outputs)
+        check_buffers((self.inputs, self.outputs), inputs, outputs)
         # ONNX Runtime only gets addresses; the closure below is what keeps the arrays alive.
         buffers = (dict(inputs), dict(outputs))
         try:

@@ -78,7 +78,7 @@ def command(
       dpmrt sample bundles/cifar -o cifar.png --steps 20 --option eta=1
       dpmrt sample digits -o a.png --steps 12 --save-plan a.plan
     """
-    from dpmrt.runtime.files import check_writable
+    from dpmrt.files import check_writable
 
     _check_kind(out, grid, scale)
     chosen = _parse_options(options)
@@ -237,7 +237,7 @@ def _progress(total: int, wanted: bool | None, quiet: bool) -> Iterator[Callback
 def _write(
     out: Path, samples: NDArray[np.float32], data_range: tuple[float, float], grid: int | None, scale: int | None
 ) -> None:
-    from dpmrt.runtime.files import atomic_write
+    from dpmrt.files import atomic_write
 
     if out.suffix == ".png":
         from dpmrt.runtime.images import layout, to_uint8, write_png

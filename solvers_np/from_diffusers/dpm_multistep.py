@@ -15,7 +15,7 @@ from dpmrt.solvers_np.from_diffusers.spacing import SPACINGS, counted_back, insi
 from dpmrt.solvers_np.grids import Grid
 from dpmrt.solvers_np.plan import StepPlan
 from dpmrt.solvers_np.prediction import PREDICTIONS
-from dpmrt.solvers_np.schedule import DiscreteVP, Floats
+from dpmrt.solvers_np.schedule import Floats
 from dpmrt.solvers_np.solvers import SOLVERS
 
 _KEYS: dict[str, Any] = {
@@ -50,6 +50,8 @@ _NOT_YET = (
     "use_flow_sigmas",
     "use_dynamic_shifting",
 )
+# What stands for the zero at the end of a schedule rescaled to zero terminal SNR, so that the first sigma is finite.
+_LAST_ALPHA_CUMPROD = 2.0**-24
 _ALGORITHMS = ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++")
 
 
@@ -76,13 +78,15 @@ def plan_dpm_multistep(config: Mapping[str, Any], steps: int) -> StepPlan:
             expected="'sigma_min'",
             fix="set final_sigmas_type='sigma_min', or algorithm_type='dpmsolver++'",
         )
-    schedule = read_schedule(keys, last_alpha_cumprod=2.0**-24)
-    ratios = np.sqrt((1 - schedule.alphas_cumprod) / schedule.alphas_cumprod)
+    bars = read_schedule(keys).alphas_cumprod.copy()
+    if keys.flag("rescale_betas_zero_snr"):
+        bars[-1] = _LAST_ALPHA_CUMPROD
+    ratios = np.sqrt((1 - bars) / bars)
     last = 0.0 if final == "zero" else float(ratios[0])
     if keys.flag("use_karras_sigmas"):
         levels, times = _karras(ratios, steps, round_times=keys["beta_schedule"] != "squaredcos_cap_v2")
     else:
-        times = _times(keys, schedule, steps)
+        times = _times(keys, ratios, steps)
         levels = ratios[times.astype(np.int64)]
     plan = SOLVERS[algorithm](
         Grid.at_sigmas(levels, times, last),
@@ -97,10 +101,9 @@ def plan_dpm_multistep(config: Mapping[str, Any], steps: int) -> StepPlan:
     return dataclasses.replace(plan, meta=meta)
 
 
-def _times(keys: SchedulerConfig, schedule: DiscreteVP, steps: int) -> Floats:
-    total = schedule.train_steps
-    lambdas = np.asarray(schedule.lambda_(np.arange(total)))[::-1]
-    last = total - int(np.searchsorted(lambdas, keys.number("lambda_min_clipped")))
+def _times(keys: SchedulerConfig, ratios: Floats, steps: int) -> Floats:
+    total = len(ratios)
+    last = total - int(np.searchsorted(-np.log(ratios[::-1]), keys.number("lambda_min_clipped")))
     spacing = keys.choice("timestep_spacing", *SPACINGS)
     times: Floats
     if spacing == "linspace":

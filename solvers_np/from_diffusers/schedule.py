@@ -24,11 +24,8 @@ SCHEDULE_KEYS: dict[str, Any] = {
 Single = NDArray[np.float32]
 
 
-def read_schedule(config: SchedulerConfig, *, last_alpha_cumprod: float | None = None) -> DiscreteVP:
-    """Return the schedule of a config.
-
-    `last_alpha_cumprod` takes the place of the zero that rescaling to zero terminal SNR leaves at the end.
-    """
+def read_schedule(config: SchedulerConfig) -> DiscreteVP:
+    """Return the schedule of a config."""
     betas = _betas(config)
     if not ((betas > 0) & (betas < 1)).all():
         index = int(np.flatnonzero(~((betas > 0) & (betas < 1)))[0])
@@ -36,8 +33,6 @@ def read_schedule(config: SchedulerConfig, *, last_alpha_cumprod: float | None =
     if config.flag("rescale_betas_zero_snr"):
         betas = _zero_terminal_snr(betas)
     table = np.cumprod((np.float32(1) - betas).astype(np.float64)).astype(np.float32).astype(np.float64)
-    if config.flag("rescale_betas_zero_snr") and last_alpha_cumprod is not None:
-        table[-1] = last_alpha_cumprod
     trained = config["trained_betas"] is not None
     return DiscreteVP(table, name="trained_betas" if trained else str(config["beta_schedule"]))
 

@@ -12,7 +12,7 @@ import math
 from functools import partial
 
 from dpmrt.errors import OptionError
-from dpmrt.solvers_np.grids import Grid
+from dpmrt.solvers_np.grids import NO_LENGTH, Grid
 from dpmrt.solvers_np.options import one_of, whole
 from dpmrt.solvers_np.phi import hphi
 from dpmrt.solvers_np.plan import StepPlan
@@ -113,7 +113,7 @@ def _coefficients(
             expected="a first time with alpha > 0",
             fix="use solver 'ddim', or a grid that starts later",
         )
-    h = math.inf if s_next == 0 else math.log(a_next / s_next) - math.log(a / s)
+    h = math.inf if s_next == 0 else max(math.log(a_next / s_next) - math.log(a / s), 0.0)
     if form.buffers_x0:
         scale = 2.0 if form.stochastic else 1.0
         terms = tuple(a_next * hphi(k, scale * h, -1) for k in (1, 2, 3))
@@ -136,9 +136,10 @@ def _finite_differences(
 
     `lambdas` ends with the step's own start and end (2022b, algorithm 2 and appendix A).
     """
-    if order == 1:
+    h = lambdas[-1] - lambdas[-2]
+    if order == 1 or h < NO_LENGTH:
         return (terms[0],)
-    h, h_0 = lambdas[-1] - lambdas[-2], lambdas[-2] - lambdas[-3]
+    h_0 = lambdas[-2] - lambdas[-3]
     r0 = h_0 / h
     if order == 2:
         d1 = (0.5 * terms[0] if solver_type == "midpoint" else terms[1]) / r0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from dpmrt.engines import (
     record_file,
     write_manifest,
 )
-from dpmrt.errors import BundleError, IntegrityError, ManifestError
+from dpmrt.errors import BundleError, IntegrityError, ManifestError, OutputError
 
 FILES = {
     "unet/model.onnx": b"graph",
@@ -231,11 +232,11 @@ def test_writing_replaces_the_manifest_whole(bundle: Path, monkeypatch: pytest.M
     manifest = read_manifest(bundle)
     before = (bundle / "dpmrt.json").read_bytes()
 
-    def full(self: Path, data: bytes) -> int:
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="the disk is full"):
         write_manifest(bundle, manifest)
     monkeypatch.undo()
     assert (bundle / "dpmrt.json").read_bytes() == before

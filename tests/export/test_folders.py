@@ -22,6 +22,17 @@ def test_appears_with_its_parents(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "a/b") == ["bundle"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the umask is of no account there")
+def test_files_are_as_readable_as_the_umask_says(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "bundle", marker="marker") as folder:
+        (folder / "below").mkdir()
+        for name in ("marker", "below/weights"):
+            (folder / name).touch(mode=0o600)
+    (tmp_path / "plain").touch()
+    usual = (tmp_path / "plain").stat().st_mode
+    assert {(tmp_path / "bundle" / name).stat().st_mode for name in ("marker", "below/weights")} == {usual}
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     write(tmp_path / "bundle")

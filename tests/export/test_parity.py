@@ -169,12 +169,12 @@ def test_a_full_disk_keeps_the_previous_report(bundle: Path, monkeypatch: pytest
     verify(bundle, steps=4)
     before = (bundle / "parity.json").read_bytes()
 
-    def full(self: Path, data: bytes) -> int:
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", full)
-        with pytest.raises(OutputError, match=r"cannot write into(.|\n)*No space left(.|\n)*--no-write"):
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match=r"cannot write into(.|\n)*the disk is full(.|\n)*--no-write"):
             verify(bundle, steps=5)
     assert (bundle / "parity.json").read_bytes() == before
     assert sorted(os.listdir(bundle)) == ["dpmrt.json", "parity.json", "scheduler", "unet"]

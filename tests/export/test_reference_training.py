@@ -21,7 +21,6 @@ from dpmrt.errors import BundleError, DpmrtError, NonFiniteError, OptionError, O
 from dpmrt.export.cli.train import command
 from dpmrt.export.reference.classifiers import load_classifier, load_reader
 from dpmrt.export.reference.loop import TrainOptions, fit
-from dpmrt.export.reference.store import new_folder
 from dpmrt.export.reference.train import train_unet
 from dpmrt.export.reference.train_classifiers import train_classifier, train_reader
 from dpmrt.export.reference.unet import load_scheduler, load_unet
@@ -80,16 +79,17 @@ def test_interrupted_training_leaves_nothing(train, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failed_replacement_keeps_what_stood_there(tmp_path):
-    target = tmp_path / "model"
-    target.mkdir()
-    (target / "old").write_text("kept")
-    with pytest.raises(KeyboardInterrupt), new_folder(target, force=True):
+def test_force_replaces_an_older_training_when_the_new_one_is_whole(tmp_path):
+    def interrupt(now):
         raise KeyboardInterrupt
-    assert [p.name for p in tmp_path.rglob("*")] == ["model", "old"]
-    with new_folder(target, force=True) as folder:
-        (folder / "new").write_text("here")
-    assert [p.name for p in tmp_path.rglob("*")] == ["model", "new"]
+
+    old = weights(train_reader(tmp_path / "model", QUICK))
+    other = TrainOptions(steps=3, batch=4, seed=1, threads=1)
+    with pytest.raises(KeyboardInterrupt):
+        train_reader(tmp_path / "model", other, force=True, on_progress=interrupt)
+    assert weights(tmp_path / "model") == old
+    assert weights(train_reader(tmp_path / "model", other, force=True)) != old
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_minutes_end_a_run_without_steps():
@@ -133,25 +133,24 @@ def test_bad_options_say_what_is_expected(option, value, expected):
     assert f"pass --{option.replace('_', '-')} " in caught.value.fix
 
 
-def test_a_full_target_needs_force(tmp_path):
+def test_force_never_erases_anything_but_a_training(tmp_path):
     (tmp_path / "note").write_text("mine")
     with pytest.raises(OutputError) as caught:
-        train_unet(tmp_path, QUICK)
+        train_unet(tmp_path, QUICK, force=True)
     assert str(caught.value) == (
-        "the target folder is not empty\n"
-        f"  got:      {tmp_path}\n"
-        "  expected: an empty folder, or a path that does not exist yet\n"
-        "  fix:      choose another folder with -o DIR, or pass --force to replace this one"
+        "the target holds something else\n"
+        f"  got:      {tmp_path}, not empty and without training.json\n"
+        "  expected: a new or empty folder, or one with training.json\n"
+        "  fix:      choose another target; --force will not erase it"
     )
 
 
 def test_a_target_that_cannot_be_written_is_refused_before_training(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")
-    with pytest.raises(OutputError, match="the target is a file"):
-        train_unet(blocker, QUICK)
-    with pytest.raises(OutputError, match="cannot write beside"):
-        train_unet(blocker / "below" / "model", QUICK, on_progress=lambda _: pytest.fail("trained"))
+    for target, what in ((blocker, "the target is not a folder"), (blocker / "below/model", "file is not a folder")):
+        with pytest.raises(OutputError, match=what):
+            train_unet(target, QUICK, on_progress=lambda _: pytest.fail("trained"))
 
 
 @pytest.mark.parametrize(("network", "load"), [("reader", load_reader), ("classifier", load_classifier)])

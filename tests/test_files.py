@@ -1,3 +1,5 @@
+"""A file is written whole or not at all, and a refusal says why."""
+
 from __future__ import annotations
 
 import errno
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from dpmrt.errors import OutputError
-from dpmrt.runtime.files import atomic_write, check_writable
+from dpmrt.files import atomic_write, check_writable
 
 
 def test_a_file_appears_whole_with_usual_permissions(tmp_path: Path) -> None:

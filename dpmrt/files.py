@@ -1,11 +1,10 @@
-"""Result files that appear whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -73,7 +72,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _scratch_name(path: Path) -> Path:
-    return path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}.tmp")
 
 
 def _refuse_folder(path: Path) -> None:

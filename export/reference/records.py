@@ -1,0 +1,42 @@
+"""What is written beside trained weights: how they were made, and how to build their network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dpmrt.export.provenance import library_versions
+from dpmrt.export.reference.digits import DATA_RANGE, DATASET, NUM_DIGITS
+from dpmrt.export.reference.loop import Fitted, TrainOptions
+
+TRAINING_NAME = "training.json"
+
+
+def write_training(folder: Path, kind: str, options: TrainOptions, fitted: Fitted, **facts: Any) -> None:
+    """Write `training.json`: the data, the options, what the run took, and the `facts` of this kind of network."""
+    record = {
+        "kind": kind,
+        "dataset": DATASET,
+        "data_range": DATA_RANGE,
+        "num_classes": NUM_DIGITS,
+        **facts,
+        "seed": options.seed,
+        "steps": fitted.steps,
+        "minutes": round(fitted.minutes, 2),
+        "batch": options.batch,
+        "lr": options.lr,
+        "warmup": options.warmup,
+        "weight_decay": options.weight_decay,
+        "ema": options.ema,
+        "final_loss": round(fitted.final_loss, 6),
+        "parameters": sum(p.numel() for p in fitted.model.parameters()),
+        "versions": library_versions("torch", "diffusers", "scikit-learn", "safetensors"),
+    }
+    write_json(folder / TRAINING_NAME, record)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record in the order of its keys, so that the same record gives the same bytes."""
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
