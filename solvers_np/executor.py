@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dpmrt.errors import ArrayError, NonFiniteError, SamplingCancelled
+from dpmrt.solvers_np.composition import Layout, compose
 from dpmrt.solvers_np.instructions import apply_instruction, scratch_size
 from dpmrt.solvers_np.noise import NoiseSource, as_source
-from dpmrt.solvers_np.passes import Pass
+from dpmrt.solvers_np.passes import PassMaker
 from dpmrt.solvers_np.plan import StepPlan
 
 Array = NDArray[Any]
@@ -65,58 +66,19 @@ class Executor:
             raise ArrayError("the state must be float32 or float64", got=self.dtype)
         if len(self.shape) < 2 or min(self.shape) < 1:
             raise ArrayError("the shape needs a batch axis and at least one more", got=self.shape)
-        scaled = bool((plan.in_scale != 1).any())
-        self._state, self._input = 0, 1 + plan.slots if scaled else 0
-        self._noise = 1 + plan.slots + scaled if plan.stochastic else None
-        self._rows = _allocate(1 + plan.slots + scaled + plan.stochastic, math.prod(self.shape), self.dtype)
+        layout = Layout.of(plan)
+        self._rows = _allocate(layout.count, math.prod(self.shape), self.dtype)
         shaped = [row.reshape(self.shape) for row in self._rows]
-        self._x, self._slots = shaped[0], shaped[1 : 1 + plan.slots]
-        self._z = shaped[self._noise] if self._noise is not None else None
+        self._state = self._rows[layout.state]
+        self._x, self._slots = shaped[layout.state], [shaped[k] for k in layout.slots]
+        self._z = None if layout.noise is None else shaped[layout.noise]
         self._scratch = np.empty(scratch_size(plan, self.shape), self.dtype)
-        self._call = _bind(model, shaped[self._input], self._slots)
-        self._prologue, self._script = self._compile(scaled)
-
-    def _compile(self, scaled: bool) -> tuple[Pass | None, list[tuple[Any, ...]]]:
-        plan, width = self.plan, len(self._rows)
-        live = _live_slots(plan)
-        script = []
-        for row in range(plan.rows):
-            steps = np.eye(width)
-            slot, before = int(plan.quantity[row]), None
-            if plan.out[row] >= 0:
-                steps[1 + slot] = 0.0
-                steps[1 + slot, self._state] = plan.convert[row, 0]
-                steps[1 + slot, 1 + plan.out[row]] = plan.convert[row, 1]
-                if plan.instruction[row] >= 0:
-                    before = Pass(self._rows, steps, [1 + slot])
-                    steps = np.eye(width)
-                restore = np.eye(width)
-                restore[1 + slot] = 0.0
-                restore[1 + slot, self._state] = plan.restore[row, 0]
-                restore[1 + slot, 1 + slot] = plan.restore[row, 1]
-                steps = restore @ steps
-            if plan.keep[row] >= 0:
-                keep = np.eye(width)
-                keep[1 + plan.keep[row]] = np.eye(width)[self._state]
-                steps = keep @ steps
-            move = np.eye(width)
-            move[self._state, : 1 + plan.slots] = plan.weights[row]
-            if self._noise is not None:
-                move[self._state, self._noise] = plan.noise[row]
-            if scaled:
-                move[self._input] = move[self._state] * _next_scale(plan, row)
-            steps = move @ steps
-            written = {slot, int(plan.keep[row])} & live[row]
-            targets = [self._state, *sorted(1 + k for k in written), *([self._input] if scaled else [])]
-            after = Pass(self._rows, steps, targets)
-            kind = plan.instructions[plan.instruction[row]] if plan.instruction[row] >= 0 else None
-            script.append((int(plan.out[row]), float(plan.t[row]), before, kind, slot, plan.noise[row] != 0, after))
-        prologue = None
-        if scaled:
-            first = np.eye(width)
-            first[self._input] = first[self._state] * _next_scale(plan, -1)
-            prologue = Pass(self._rows, first, [self._input])
-        return prologue, script
+        self._call = _bind(model, shaped[layout.input], self._slots)
+        make = PassMaker(self._rows).make
+        self._unfinished = False
+        prologue, steps = compose(plan, layout)
+        self._prologue = make(prologue) if prologue else None
+        self._script = [(step, make(step.before) if step.before else None, make(step.after)) for step in steps]
 
     def run(self, x: Array, *, noise: Any = None, callback: Callback | None = None) -> Array:
         """Run the plan from the initial state `x`; the result is a new array that the caller owns."""
@@ -125,9 +87,11 @@ class Executor:
             raise ArrayError("the initial state has the wrong shape", got=x.shape, expected=self.shape)
         if x.dtype.kind != "f":
             raise ArrayError("the initial state has the wrong dtype", got=x.dtype, expected="a floating-point dtype")
-        # A run that failed may have left NaN in a slot, which a weight of zero would not remove.
-        self._rows[1:] = 0
-        state = self._rows[self._state]
+        if self._unfinished:
+            # The run that failed may have left NaN in a slot, which a weight of zero would not remove.
+            self._rows[...] = 0
+        self._unfinished = True
+        state = self._state
         with np.errstate(all="ignore"):
             self._x[...] = x
             if not np.isfinite(np.dot(state, state)) and not np.isfinite(state).all():
@@ -138,20 +102,20 @@ class Executor:
         with np.errstate(all="ignore"):
             if self._prologue is not None:
                 self._prologue()
-            for out, t, before, instruction, slot, noisy, after in self._script:
-                if out >= 0:
-                    call(t, out)
-                if before is not None:
+            for step, before, after in self._script:
+                if step.out >= 0:
+                    call(step.t, step.out)
+                if before is not None and step.instruction is not None:
                     before()
-                    apply_instruction(instruction, self._slots[slot], self._scratch)
-                if noisy and source is not None and self._z is not None:
+                    apply_instruction(step.instruction, self._slots[step.slot], self._scratch)
+                if step.noisy and source is not None and self._z is not None:
                     self._z[...] = self._draw(source)
                 after()
                 if not isfinite(dot(state, state)):
-                    self._explain(out, t, calls)
-                if out >= 0:
+                    self._explain(step.out, step.t, calls)
+                if step.out >= 0:
                     if callback is not None:
-                        event.index, event.t = calls, t
+                        event.index, event.t = calls, step.t
                         callback(event)
                         if event.cancelled:
                             raise SamplingCancelled(
@@ -159,6 +123,7 @@ class Executor:
                                 got=f"after call {calls + 1} of {event.total}",
                             )
                     calls += 1
+        self._unfinished = False
         return np.array(self._x)
 
     def _draw(self, source: NoiseSource) -> Array:
@@ -168,7 +133,7 @@ class Executor:
         return draw
 
     def _explain(self, out: int, t: float, calls: int) -> None:
-        if np.isfinite(self._rows[self._state]).all():
+        if np.isfinite(self._state).all():
             return
         where = f"call {calls + 1} of {self.plan.calls}, t = {t:g}"
         if out >= 0 and not np.isfinite(self._slots[out]).all():
@@ -208,24 +173,6 @@ def _allocate(count: int, size: int, dtype: np.dtype[Any]) -> Array:
     flat = np.zeros(count * pitch + per_line, dtype)
     shift = (-flat.ctypes.data % _ALIGN) // dtype.itemsize
     return flat[shift : shift + count * pitch].reshape(count, pitch)[:, :size]
-
-
-def _next_scale(plan: StepPlan, row: int) -> float:
-    later = [float(plan.in_scale[k]) for k in range(row + 1, plan.rows) if plan.out[k] >= 0]
-    return later[0] if later else 1.0
-
-
-def _live_slots(plan: StepPlan) -> list[set[int]]:
-    """Return, for each row, the slots that a later row still reads."""
-    live: list[set[int]] = []
-    needed: set[int] = set()
-    for row in reversed(range(plan.rows)):
-        live.append(set(needed))
-        needed |= {k for k in range(plan.slots) if plan.weights[row, 1 + k] != 0}
-        needed.discard(int(plan.keep[row]))
-        if plan.out[row] >= 0:
-            needed -= {int(plan.quantity[row]), int(plan.out[row])}
-    return live[::-1]
 
 
 def _bind(model: Model, x: Array, slots: Sequence[Array]) -> Call:
