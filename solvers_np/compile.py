@@ -8,7 +8,7 @@ from typing import Any
 
 from dpmrt.errors import OptionError, PlanError
 from dpmrt.solvers_np.grids import GRIDS, Grid, make_grid
-from dpmrt.solvers_np.options import accepted, choose, one_of, whole
+from dpmrt.solvers_np.options import accepted, check_types, choose, one_of, whole
 from dpmrt.solvers_np.plan import StepPlan
 from dpmrt.solvers_np.prediction import PREDICTIONS, perfect_output
 from dpmrt.solvers_np.schedule import NoiseSchedule
@@ -58,10 +58,8 @@ def compile_plan(
     if not isinstance(grid, Grid):
         grid = make_grid(grid, schedule, steps, **{k: v for k, v in options.items() if k in grid_names})
     chosen = {k: v for k, v in options.items() if k in solver_names}
-    try:
-        plan = factory(grid, prediction, **chosen)
-    except TypeError as error:
-        raise OptionError(f"an option of solver {solver!r} has the wrong type", got=f"{chosen} ({error})") from None
+    check_types(f"solver {solver!r}", factory, chosen)
+    plan = factory(grid, prediction, **chosen)
     reproduces(plan, 1.0 if plan.calls > len(grid) else float(grid.alpha_next[-1]), prediction)
     meta = {
         **plan.meta,

@@ -39,7 +39,7 @@ Model = BindableModel | Callable[[Array, Array], Array]
 
 @dataclasses.dataclass
 class StepEvent:
-    """What a callback sees after each network call. `x` is the live state: copy it to keep it."""
+    """What a callback sees after each network call. `x` is the live state, to read: copy it to keep it."""
 
     index: int
     total: int
@@ -97,7 +97,8 @@ class Executor:
             if not np.isfinite(np.dot(state, state)) and not np.isfinite(state).all():
                 raise NonFiniteError("the initial state holds NaN or infinity", got=_first_bad(self._x))
         source = as_source(noise, self.shape, self.plan.draws) if self._z is not None else None
-        event = StepEvent(0, self.plan.calls, 0.0, self._x)
+        seen = self._x.view()
+        seen.flags.writeable = False
         calls, call, dot, isfinite = 0, self._call, np.dot, math.isfinite
         with np.errstate(all="ignore"):
             if self._prologue is not None:
@@ -115,7 +116,7 @@ class Executor:
                     self._explain(step.out, step.t, calls)
                 if step.out >= 0:
                     if callback is not None:
-                        event.index, event.t = calls, step.t
+                        event = StepEvent(calls, self.plan.calls, step.t, seen)
                         callback(event)
                         if event.cancelled:
                             raise SamplingCancelled(
@@ -141,8 +142,10 @@ class Executor:
                 "the network returned NaN or infinity",
                 got=where,
                 expected="finite numbers",
-                fix="check the network's precision: half precision may overflow; try float32",
+                fix="check the network's precision (half may overflow; try float32), or lower the guidance scale",
             )
+        if self._z is not None and not np.isfinite(self._z).all():
+            raise NonFiniteError("the noise source gave NaN or infinity", got=where, expected="finite numbers")
         raise NonFiniteError(
             "the state became NaN or infinite",
             got=where,
@@ -180,11 +183,19 @@ def _bind(model: Model, x: Array, slots: Sequence[Array]) -> Call:
     if binder is not None:
         bound: Call = binder(x, slots)
         return bound
-    times = np.empty(len(x), x.dtype)
+    if not callable(model):
+        raise ArrayError(
+            "the model is neither a function nor has it bind()",
+            got=type(model).__name__,
+            expected="model(x, t)",
+        )
+    # The function gets copies, so that it may do with them what it likes.
+    copied, times = np.empty_like(x), np.empty(len(x), x.dtype)
 
     def call(t: float, slot: int) -> None:
+        np.copyto(copied, x)
         times.fill(t)
-        raw = np.asarray(model(x, times))  # type: ignore[operator]
+        raw = np.asarray(model(copied, times))
         if raw.shape != x.shape:
             raise ArrayError("the network's output has the wrong shape", got=raw.shape, expected=x.shape)
         slots[slot][...] = raw

@@ -141,6 +141,8 @@ def as_source(noise: Any, shape: Shape, draws: int) -> NoiseSource:
     if callable(noise):
         return _Called(noise)
     array = np.asarray(noise)
+    if array.dtype.kind != "f":
+        raise ArrayError("the recorded noise has the wrong dtype", got=array.dtype, expected="a floating-point dtype")
     if array.shape[1:] != shape or len(array) < draws:
         raise ArrayError(
             "the recorded noise does not fit the plan",

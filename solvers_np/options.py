@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
+import math
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -51,6 +55,43 @@ def accepted(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.default is not p.empty]
 
 
+def check_types(label: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Hold options against the annotations of a function: true or false, a whole number, a number, a text, none."""
+    target = function.func if isinstance(function, functools.partial) else function
+    hints = typing.get_type_hints(target)
+    for name, value in options.items():
+        hint = hints[name]
+        kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+        if not any(_IS[kind](value) for kind in kinds):
+            raise OptionError(
+                f"{label}: {name} must be {' or '.join(_NAMES[kind] for kind in kinds)}", got=repr(value)
+            )
+
+
+def _is_whole(value: object) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, typing.SupportsFloat) and math.isfinite(float(value))
+
+
+_IS: dict[Any, Callable[[object], bool]] = {
+    bool: lambda value: isinstance(value, bool),
+    int: _is_whole,
+    float: _is_number,
+    str: lambda value: isinstance(value, str),
+    type(None): lambda value: value is None,
+}
+_NAMES: dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    type(None): "None",
+}
+
+
 def call_with_options(label: str, function: Callable[..., T], options: Mapping[str, Any], *args: Any) -> T:
     """Call `function(*args, **options)`, refusing an option that it does not have by name."""
     names = accepted(function)
@@ -63,4 +104,5 @@ def call_with_options(label: str, function: Callable[..., T], options: Mapping[s
                 expected=", ".join(names) or "no options",
                 fix=f"did you mean {near[0]!r}?" if near else None,
             )
+    check_types(label, function, options)
     return function(*args, **options)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dpmrt.errors import OptionError
-from dpmrt.solvers_np.options import call_with_options, choose
+from dpmrt.solvers_np.options import call_with_options, choose, whole
 from dpmrt.solvers_np.schedule import Floats, NoiseSchedule
+
+MAX_TRAIN_STEPS = 1_000_000
 
 
 def linear(train_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Floats:
@@ -59,6 +60,5 @@ def make_schedule(name: str, **params: Any) -> NoiseSchedule:
     """
     factory = choose("schedule", name, SCHEDULES)
     steps = params.get("train_steps", 1000)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-        raise OptionError("train_steps must be a whole number of at least 2", got=repr(steps))
+    whole("train_steps", steps, 2, MAX_TRAIN_STEPS)
     return NoiseSchedule.from_betas(call_with_options(f"schedule {name!r}", factory, params), name=name)

@@ -50,8 +50,10 @@ def unpack(data: bytes, dtypes: Mapping[str, str], *, source: str) -> tuple[dict
     def refuse(what: str, got: object, expected: object) -> PlanError:
         return PlanError(f"{source} {what}", got=got, expected=expected, fix="save the plan again")
 
-    if len(data) < _HEAD.size + 32 or data[:8] != MAGIC:
+    if data[:8] != MAGIC:
         raise refuse("is not a step file", repr(data[:8]), repr(MAGIC))
+    if len(data) < _HEAD.size + 32:
+        raise refuse("is truncated", f"{len(data)} bytes", f"at least {_HEAD.size + 32} bytes")
     _, version, length = _HEAD.unpack_from(data)
     if version != VERSION:
         raise refuse("has a version that is not known here", version, VERSION)

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpmrt.errors import OptionError
-from dpmrt.solvers_np.options import one_of
+from dpmrt.solvers_np.options import one_of, whole
 
 
 def class_name(config: Mapping[str, Any]) -> str:
     """Return the scheduler class that a config names."""
+    if not isinstance(config, Mapping):
+        raise OptionError("the scheduler config is no mapping", got=type(config).__name__, expected="its JSON object")
     name = config.get("_class_name")
     if not isinstance(name, str):
         raise OptionError(
@@ -62,12 +64,9 @@ class SchedulerConfig:
             raise OptionError(f"{self.name}: {key} must be a number", got=repr(value))
         return float(value)
 
-    def whole(self, key: str, low: int) -> int:
-        """Return a value that must be a whole number of at least `low`."""
-        value = self._values[key]
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise OptionError(f"{self.name}: {key} is out of range", got=repr(value), expected=f"{low} or more")
-        return value
+    def whole(self, key: str, low: int, high: int | None = None) -> int:
+        """Return a value that must be a whole number within bounds."""
+        return whole(f"{self.name}: {key}", self._values[key], low, high)
 
     def limits(self) -> dict[str, float]:
         """Return the solver options for thresholding, or else for clipping where the class has it."""

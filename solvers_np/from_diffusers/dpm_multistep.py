@@ -105,6 +105,9 @@ def _times(keys: SchedulerConfig, ratios: Floats, steps: int) -> Floats:
     total = len(ratios)
     last = total - int(np.searchsorted(-np.log(ratios[::-1]), keys.number("lambda_min_clipped")))
     spacing = keys.choice("timestep_spacing", *SPACINGS)
+    most = total if spacing == "trailing" else last - 1
+    if steps > most:
+        raise OptionError(f"more steps than {spacing!r} has times", got=f"steps={steps}", expected=f"1 to {most}")
     times: Floats
     if spacing == "linspace":
         times = np.linspace(0, last - 1, steps + 1).round()[:0:-1].astype(np.float64)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dpmrt.errors import OptionError
 from dpmrt.solvers_np.from_diffusers.config import SchedulerConfig
 from dpmrt.solvers_np.schedule import DiscreteVP
-from dpmrt.solvers_np.schedules import squaredcos_cap_v2
+from dpmrt.solvers_np.schedules import MAX_TRAIN_STEPS, squaredcos_cap_v2
 
 SCHEDULE_KEYS: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -38,7 +38,7 @@ def read_schedule(config: SchedulerConfig) -> DiscreteVP:
 
 
 def _betas(config: SchedulerConfig) -> Single:
-    steps = config.whole("num_train_timesteps", 2)
+    steps = config.whole("num_train_timesteps", 2, MAX_TRAIN_STEPS)
     if config["trained_betas"] is not None:
         try:
             betas = np.asarray(config["trained_betas"], dtype=np.float32)

@@ -351,11 +351,43 @@ def test_events() -> None:
     np.testing.assert_array_equal(events[-1][3], result)
 
 
-def test_the_state_of_an_event_is_live() -> None:
-    def zero(event: StepEvent) -> None:
-        event.x[...] = 0
+def test_each_event_is_its_own_and_its_state_is_live_and_read_only() -> None:
+    events: list[StepEvent] = []
+    states = []
 
-    assert not run_plan(compile_plan("ddim", "linear", 4), shrink, np.ones((1, 2)), callback=zero).any()
+    def look(event: StepEvent) -> None:
+        with pytest.raises(ValueError, match="read-only"):
+            event.x[...] = 0
+        events.append(event)
+        states.append(event.x.copy())
+
+    result = run_plan(compile_plan("ddim", "linear", 4), shrink, np.ones((1, 2)), callback=look)
+    assert [event.index for event in events] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(events[0].x, result)
+    np.testing.assert_array_equal(states[-1], result)
+
+
+def test_a_model_that_spoils_its_input_does_not_reach_the_state() -> None:
+    def spoil(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        answer = shrink(x, t)
+        x *= 0
+        t *= 0
+        return answer
+
+    plan = compile_plan("dpmsolver++", "linear", 4)
+    np.testing.assert_array_equal(run_plan(plan, spoil, np.ones((1, 2))), run_plan(plan, shrink, np.ones((1, 2))))
+
+
+def test_nan_from_a_noise_function_is_not_blamed_on_the_network() -> None:
+    plan = compile_plan("ddim", "linear", 4, eta=1.0)
+    with pytest.raises(NonFiniteError, match=r"the noise source gave NaN or infinity\n.*call 1 of 4"):
+        run_plan(plan, shrink, np.ones((1, 2)), noise=lambda shape: np.full(shape, np.nan))
+
+
+@pytest.mark.parametrize("noise", [np.ones((9, 1, 2), np.int64), np.full((9, 1, 2), "a")])
+def test_noise_that_is_no_number_is_refused(noise: np.ndarray) -> None:
+    with pytest.raises(ArrayError, match="the recorded noise has the wrong dtype"):
+        run_plan(compile_plan("ddim", "linear", 4, eta=1.0), shrink, np.ones((1, 2)), noise=noise)
 
 
 def test_cancel() -> None:

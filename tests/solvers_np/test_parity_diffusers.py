@@ -409,3 +409,21 @@ def test_keys_that_begin_with_an_underscore_and_null_flags_are_passed_over() -> 
         {"_class_name": "DDIMScheduler", "_diffusers_version": "0.42.0", "clip_sample": None}, 10
     )
     assert plain.digest() == noted.digest()
+
+
+@pytest.mark.parametrize(("spacing", "most"), [("linspace", 999), ("leading", 999), ("trailing", 1000)])
+def test_more_steps_than_a_spacing_has_times(spacing: str, most: int) -> None:
+    config = {"_class_name": DPM_CLASS, "timestep_spacing": spacing}
+    assert plan_from_diffusers(config, most).calls == most
+    with pytest.raises(OptionError, match=rf"more steps than '{spacing}' has times\n.*\n.*1 to {most}"):
+        plan_from_diffusers(config, most + 1)
+
+
+def test_a_config_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"the scheduler config is no mapping\n.*NoneType"):
+        plan_from_diffusers(None, 5)  # type: ignore[arg-type]
+
+
+def test_a_schedule_without_end_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"num_train_timesteps is out of range\n.*1000000000"):
+        plan_from_diffusers({"_class_name": "DDIMScheduler", "num_train_timesteps": 10**9}, 5)

@@ -194,7 +194,7 @@ def with_instruction(entry: dict[str, Any]) -> bytes:
 GOOD = small().to_bytes()
 MALFORMED = {
     "empty": (b"", "is not a step file\n.*b''\n.*DPMSTEPS"),
-    "short": (GOOD[:40], "is not a step file"),
+    "short": (GOOD[:40], r"is truncated\n.*40 bytes"),
     "another magic": (sealed(b"NUMPY\0\0\0" + GOOD[8:-32]), "is not a step file"),
     "a future version": (sealed(GOOD[:8] + b"\x02\0\0\0" + GOOD[12:-32]), "version that is not known here\n.*2\n.*1"),
     "truncated": (GOOD[:-1], "is truncated or was altered"),
