@@ -20,6 +20,7 @@ _REASONS = {
     errno.EROFS: ("the file system is read-only", "choose another folder"),
     errno.ENOSPC: ("the disk is full", "free some space, or choose another disk"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another disk"),
+    errno.EFBIG: ("the file is larger than is allowed here", "write less, or choose another disk"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter name"),
 }
 
@@ -36,7 +37,7 @@ def check_writable(path: str | Path) -> Path:
     path = Path(path)
     with _explained(path):
         _refuse_folder(path)
-        trial = _scratch_name(path)
+        trial = _scratch_name(_target(path))
         # Creating a file is the only question that every file system answers truthfully.
         trial.touch(exist_ok=False)
         trial.unlink()
@@ -57,8 +58,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     with _explained(path):
         _refuse_folder(path)
-        # A link stays a link: what it points to is replaced.
-        target = Path(os.path.realpath(path))
+        target = _target(path)
         scratch = _scratch_name(target)
         try:
             with scratch.open("xb") as stream:
@@ -69,6 +69,11 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         except BaseException:
             scratch.unlink(missing_ok=True)
             raise
+
+
+def _target(path: Path) -> Path:
+    """Return the file that is replaced: a link stays a link, and what it points to is written."""
+    return Path(os.path.realpath(path))
 
 
 def _scratch_name(path: Path) -> Path:

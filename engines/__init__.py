@@ -9,13 +9,14 @@ from dpmrt.engines.manifest import (
     Manifest,
     Network,
     TensorSpec,
+    check_numbers,
     hash_file,
     read_manifest,
     record_file,
     write_manifest,
 )
 from dpmrt.engines.parity import PARITY_NAME, ParityReport, StepDrift, read_parity, write_parity
-from dpmrt.engines.shipped import shipped_bundle
+from dpmrt.engines.shipped import is_shipped, shipped_bundle
 
 __all__ = [
     "FORMAT_VERSION",
@@ -31,7 +32,9 @@ __all__ = [
     "read_parity",
     "write_parity",
     "TensorSpec",
+    "check_numbers",
     "hash_file",
+    "is_shipped",
     "read_manifest",
     "record_file",
     "shipped_bundle",

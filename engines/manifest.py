@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from dpmrt.engines.json_file import write_json
+from dpmrt.engines.onnx_external import external_locations
 from dpmrt.errors import BundleError, IntegrityError, ManifestError
 
 FORMAT_VERSION = 1
@@ -18,6 +20,9 @@ MANIFEST_NAME = "dpmrt.json"
 
 Role = Literal["sample", "timestep", "encoder_hidden_states", "class_labels", "out_sample"]
 DType = Literal["float32", "float16", "bfloat16", "int64", "int32"]
+
+MAX_STEPS = 10_000
+MAX_LABEL = 2**31 - 1
 
 _EXPORT_AGAIN = "export the network again: dpmrt export SOURCE -o BUNDLE"
 
@@ -108,8 +113,9 @@ def record_file(path: Path) -> FileRecord:
 def read_manifest(bundle: Path, *, check: bool = True) -> Manifest:
     """Read `dpmrt.json` of a bundle folder; with `check`, hold every file against its size and hash.
 
-    Raises ManifestError for a manifest that does not follow the schema, names a path outside the folder or uses
-    a file that it does not record; BundleError for what is missing, IntegrityError for what differs.
+    Raises ManifestError for a manifest that does not follow the schema, holds a number out of range, names a path
+    outside the folder or uses a file that it does not record, be it only for the graph's weights; BundleError for
+    what is missing, IntegrityError for what differs.
     """
     bundle = Path(bundle)
     path = bundle / MANIFEST_NAME
@@ -133,15 +139,43 @@ def read_manifest(bundle: Path, *, check: bool = True) -> Manifest:
         _check_inside(bundle, field, name)
     _check_recorded(manifest)
     _check_roles(manifest.unet)
+    check_numbers(manifest)
     if check:
         for name, record in manifest.files.items():
             _check_file(bundle, name, record)
+        _check_weights(bundle, manifest.unet)
+        _check_labels(bundle, manifest)
     return manifest
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> Path:
     """Write `dpmrt.json`, readable by people, into a bundle folder; an older one is replaced whole."""
     return write_json(Path(bundle) / MANIFEST_NAME, manifest)
+
+
+def check_numbers(manifest: Manifest) -> None:
+    """Raise ManifestError for a number that no bundle can mean, wherever the manifest comes from."""
+    low, high = manifest.data_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise _out_of_range("data_range", f"[{low}, {high}]", "finite numbers, the lower one first")
+    whole = [("defaults.steps", manifest.defaults.steps, 1, MAX_STEPS)]
+    if manifest.guidance is not None:
+        whole.append(("guidance.classes", manifest.guidance.classes, 1, MAX_LABEL))
+        whole.append(("guidance.null_label", manifest.guidance.null_label, 0, MAX_LABEL))
+        if not math.isfinite(manifest.guidance.scale):
+            raise _out_of_range("guidance.scale", manifest.guidance.scale, "a finite number")
+    for field, value, least, most in whole:
+        if not least <= value <= most:
+            raise _out_of_range(field, value, f"{least} to {most}")
+
+
+def _out_of_range(field: str, got: object, expected: str) -> ManifestError:
+    return ManifestError(
+        f"{MANIFEST_NAME}: `{field}` is out of range",
+        got=got,
+        expected=expected,
+        fix="export the network again, or mend the field by hand",
+    )
 
 
 def _decode(raw: bytes) -> Manifest:
@@ -237,3 +271,49 @@ def _check_file(bundle: Path, name: str, record: FileRecord) -> None:
         raise IntegrityError(
             f"{name} was altered", got=f"SHA-256 {digest}", expected=f"SHA-256 {record.sha256}", fix=fix
         )
+
+
+def _check_weights(bundle: Path, network: Network) -> None:
+    """Refuse a graph that would load weights from a file whose hash was not looked at."""
+    try:
+        locations = external_locations(bundle / network.path)
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{network.path} is not an ONNX model",
+            got=error,
+            expected="a file that torch.onnx wrote",
+            fix=_EXPORT_AGAIN,
+        ) from None
+    for location in sorted(locations):
+        name = (PurePosixPath(network.path).parent / location).as_posix()
+        _check_inside(bundle, f"weights of {network.path}", name)
+        if name not in network.data:
+            raise ManifestError(
+                f"{MANIFEST_NAME}: the graph keeps weights in a file that `unet.data` does not name",
+                got=repr(name),
+                expected=", ".join(network.data) or f"all weights within {network.path}",
+                fix=_EXPORT_AGAIN,
+            )
+
+
+def _check_labels(bundle: Path, manifest: Manifest) -> None:
+    labels = _labels(bundle / manifest.unet.config) if manifest.unet.config is not None else None
+    if labels is None or manifest.guidance is None:
+        return
+    # Classes are labelled from 0, so that the last one is classes - 1.
+    for field, last in (("classes", manifest.guidance.classes - 1), ("null_label", manifest.guidance.null_label)):
+        if last >= labels:
+            raise _out_of_range(
+                f"guidance.{field}",
+                getattr(manifest.guidance, field),
+                f"labels below {labels}, the num_class_embeds in {manifest.unet.config}",
+            )
+
+
+def _labels(config: Path) -> int | None:
+    """Return how many labels the network's config says it knows; a damaged config says nothing here."""
+    try:
+        count = json.loads(config.read_bytes())["num_class_embeds"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return count if isinstance(count, int) and not isinstance(count, bool) else None

@@ -19,3 +19,12 @@ def shipped_bundle(name: str = "digits") -> Path:
     if name not in known:
         raise OptionError("no bundle of this name ships with dpmrt", got=name, expected=", ".join(known) or "none")
     return _HERE / name
+
+
+def is_shipped(bundle: Path) -> bool:
+    """Return whether a folder is a bundle that ships with dpmrt, and not a copy of one.
+
+    >>> is_shipped(shipped_bundle("digits"))
+    True
+    """
+    return Path(bundle).resolve().parent == _HERE and (Path(bundle) / "dpmrt.json").is_file()

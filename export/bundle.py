@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from dpmrt.engines import (
     FORMAT_VERSION,
     MANIFEST_NAME,
+    PARITY_NAME,
     Defaults,
     Guidance,
     Manifest,
     Network,
+    check_numbers,
     record_file,
     write_manifest,
 )
@@ -26,10 +29,14 @@ from dpmrt.export.onnx_export import EXTERNAL_ABOVE, MODEL_NAME, OPSET, check_on
 from dpmrt.export.provenance import library_versions, utc_date
 from dpmrt.export.schedulers import SCHEDULER_NAME, prediction_of
 from dpmrt.export.sources import Source, find_scheduler, load_source, read_json_object, source_of_model
+from dpmrt.solvers_np import plan_from_diffusers
+from dpmrt.solvers_np.from_diffusers import CLASSES
 
 PHASES = ("load", "trace", "write", "check", "hash")
 PRECISIONS = ("fp32",)
 REFERENCE_GUIDANCE_SCALE = 2.0
+# What is built for one machine from a bundle goes below this folder of it.
+ENGINES = "engines/"
 
 
 def export_bundle(
@@ -49,7 +56,8 @@ def export_bundle(
     """Export a model folder, a loaded Source or a diffusers network in memory to a bundle, and return its path.
 
     `progress` is called with the name of each of PHASES as it begins. The bundle appears at `out` when all of
-    it is written and its graph agrees with torch; on any failure what stood there before is untouched.
+    it is written and its graph agrees with torch; on any failure what stood there before is untouched. With `force`
+    a bundle is replaced whole, with the engines that were built in it, and never a folder that holds anything else.
 
         export_bundle("checkpoints/digits-unet", "bundles/digits", name="digits")
     """
@@ -61,7 +69,7 @@ def export_bundle(
     draft = draft_manifest(source, scheduler_config, target, name=name, guidance=guidance, defaults=defaults)
     tell("trace")
     graph = trace(source.model, source.signature)
-    with new_folder(target, marker=MANIFEST_NAME, force=force) as folder:
+    with new_folder(target, marker=MANIFEST_NAME, written=bundle_files, force=force) as folder:
         tell("write")
         (folder / "unet").mkdir()
         (folder / "scheduler").mkdir()
@@ -97,8 +105,24 @@ def check_request(out: str | Path, *, precision: str, name: str | None, force: b
     target = Path(out).resolve()
     if name is not None and not name.strip():
         raise OptionError("the bundle's name is empty", got=repr(name), expected="a short name", fix="leave it out")
-    check_target(target, marker=MANIFEST_NAME, force=force)
+    check_target(target, marker=MANIFEST_NAME, written=bundle_files, force=force)
     return target
+
+
+class _Files(msgspec.Struct):
+    """What names the files of a bundle in the manifest of any version."""
+
+    format: Literal["dpmrt-bundle"]
+    files: dict[str, Any] = {}
+
+
+def bundle_files(bundle: Path) -> tuple[str, ...]:
+    """Return the files of a bundle by its manifest, and what may stand beside them; none, if it is no manifest."""
+    try:
+        named = msgspec.json.decode((bundle / MANIFEST_NAME).read_bytes(), type=_Files).files
+    except (msgspec.DecodeError, RecursionError):
+        return ()
+    return (*(name for name in named if not name.endswith("/")), MANIFEST_NAME, PARITY_NAME, ENGINES)
 
 
 def read_scheduler(source: Source, scheduler: str | Path | None = None) -> dict[str, Any]:
@@ -125,7 +149,7 @@ def draft_manifest(
 ) -> Manifest:
     """Return the manifest that an export of `source` will have, apart from its files."""
     training = source.training
-    return Manifest(
+    manifest = Manifest(
         format="dpmrt-bundle",
         version=FORMAT_VERSION,
         name=name or target.name,
@@ -143,6 +167,9 @@ def draft_manifest(
         defaults=defaults or Defaults(steps=20),
         provenance=_provenance(source, target),
     )
+    check_numbers(manifest)
+    _check_plan(scheduler_config, manifest.defaults.steps)
+    return manifest
 
 
 def _as_source(source: Any, subfolder: str | None) -> Source:
@@ -169,13 +196,27 @@ def _guidance(source: Source, guidance: Guidance | None) -> Guidance | None:
     return guidance
 
 
+def _check_plan(scheduler_config: Mapping[str, Any], steps: int) -> None:
+    """Refuse a scheduler that the bundle could not be sampled with."""
+    try:
+        plan_from_diffusers(scheduler_config, steps)
+    except OptionError as error:
+        raise ExportError(
+            f"dpmrt cannot sample with this scheduler: {error.what}",
+            got=error.got,
+            expected=error.expected,
+            fix="pass --scheduler PATH (scheduler=... in Python) with a config of " + " or ".join(CLASSES),
+        ) from error
+
+
 def _provenance(source: Source, target: Path) -> dict[str, str | int | float]:
     facts: dict[str, str | int | float] = {"kind": source.kind}
     if source.folder is not None:
-        relative = os.path.relpath(source.folder.resolve(), target)
-        facts["source"] = Path(relative).as_posix()
+        # Windows knows no relative path to another drive, and an absolute one is nobody's business.
+        with contextlib.suppress(ValueError):
+            facts["source"] = Path(os.path.relpath(source.folder.resolve(), target)).as_posix()
     if source.subfolder is not None:
-        facts["subfolder"] = source.subfolder
+        facts["subfolder"] = Path(source.subfolder).as_posix()
     facts.update(
         weights_sha256=source.weights_sha256,
         parameters=source.parameters,

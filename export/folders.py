@@ -6,16 +6,24 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from dpmrt.errors import OutputError
 
+Written: TypeAlias = Callable[[Path], Collection[str]]
+"""Says what of a folder an earlier run wrote: the names of files, and with a slash at the end of whole folders.
 
-def check_target(target: Path, *, marker: str, force: bool) -> None:
+Nothing at all, when the marker in the folder is not one that dpmrt wrote.
+"""
+
+
+def check_target(target: Path, *, marker: str, written: Written, force: bool) -> None:
     """Raise OutputError unless a new folder may be put at `target`.
 
-    With `force` a folder that holds `marker` may be replaced; any other folder with something in it never is.
+    With `force` a folder may be replaced that holds `marker`, and beside it nothing but what `written` names; any
+    other folder with something in it never is.
     """
     try:
         if target.exists() and not target.is_dir():
@@ -26,6 +34,7 @@ def check_target(target: Path, *, marker: str, force: bool) -> None:
                 fix="choose another target",
             )
         filled = target.is_dir() and any(target.iterdir())
+        foreign = _foreign(target, written(target)) if filled and (target / marker).is_file() else None
     except PermissionError as error:
         raise OutputError(f"cannot look at {target}", got=error.strerror, fix="choose another target") from None
     place = next(parent for parent in target.absolute().parents if parent.exists())
@@ -43,17 +52,40 @@ def check_target(target: Path, *, marker: str, force: bool) -> None:
             expected=f"a new or empty folder, or one with {marker}",
             fix="choose another target; --force will not erase it",
         )
+    if foreign is not None:
+        raise OutputError(
+            "the target holds something else",
+            got=f"{foreign} in {target}, which dpmrt did not write",
+            expected="a new or empty folder, or one with nothing but what dpmrt wrote",
+            fix="choose another target, or move the file away; --force will not erase it",
+        )
     if filled and not force:
         raise OutputError(
             "the target exists already",
             got=target,
             expected="a new or empty folder",
-            fix="pass --force to replace it, or choose another target",
+            fix="pass --force to replace it with all that is in it, or choose another target",
         )
 
 
+def _foreign(target: Path, written: Collection[str]) -> str | None:
+    """Return a file that an earlier run did not write, if there is one; a link is a file."""
+    folders = tuple(name for name in written if name.endswith("/"))
+    for root, below, files in os.walk(target, onerror=_raise):
+        links = (name for name in below if Path(root, name).is_symlink())
+        for name in sorted((*files, *links)):
+            path = Path(root, name).relative_to(target).as_posix()
+            if path not in written and not path.startswith(folders):
+                return path
+    return None
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 @contextlib.contextmanager
-def new_folder(target: Path, *, marker: str, force: bool = False) -> Iterator[Path]:
+def new_folder(target: Path, *, marker: str, written: Written, force: bool = False) -> Iterator[Path]:
     """Yield a scratch folder beside `target`, and put it in the target's place when the block ends well.
 
     The target is checked before the block runs. On any exception the scratch folder goes and what stood at
@@ -61,13 +93,13 @@ def new_folder(target: Path, *, marker: str, force: bool = False) -> Iterator[Pa
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as home:
-    ...     with new_folder(Path(home) / "bundle", marker="a.txt") as folder:
+    ...     with new_folder(Path(home) / "bundle", marker="a.txt", written=lambda folder: ["a.txt"]) as folder:
     ...         _ = (folder / "a.txt").write_text("whole")
     ...     [path.name for path in Path(home).iterdir()]
     ['bundle']
     """
     target = target.resolve()
-    check_target(target, marker=marker, force=force)
+    check_target(target, marker=marker, written=written, force=force)
     made = [parent for parent in target.parents if not parent.exists()]
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -75,7 +107,7 @@ def new_folder(target: Path, *, marker: str, force: bool = False) -> Iterator[Pa
         yield scratch
         _make_readable(scratch)
         _sync(scratch)
-        check_target(target, marker=marker, force=force)
+        check_target(target, marker=marker, written=written, force=force)
         _swap(scratch, target)
         made = []
     except OutputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmrt.engines import Manifest, hash_file
+from dpmrt.engines import Manifest, hash_file, is_shipped
 from dpmrt.engines.parity import PARITY_VERSION, ParityReport, StepDrift, write_parity
 from dpmrt.errors import OptionError, OutputError, VerificationError
 from dpmrt.export.provenance import library_versions, utc_date
@@ -37,13 +38,14 @@ def verify(
     tolerance: float = 1e-4,
     guidance: float | None = None,
     backend: str = "onnxruntime",
-    write: bool = True,
+    write: bool | None = None,
     progress: Progress | None = None,
 ) -> ParityReport:
     """Sample from a bundle and from its torch network alike, and report how far the two are apart at every step.
 
     `against` is the torch network's folder, by default the one that the manifest names. The verdict is in
     `report.passed`: the RMS of the final difference is at most `tolerance` times the RMS of torch's sample.
+    `write` says whether parity.json is written: by default into any bundle but those that ship with dpmrt.
     `progress` is called with "torch" or "bundle", the steps done and the steps in all.
 
         verify("bundles/digits").passed
@@ -51,7 +53,7 @@ def verify(
     from dpmrt.runtime import load, open_bundle
     from dpmrt.solvers_np import plan_from_diffusers
 
-    _check_options(batch=batch, steps=steps, tolerance=tolerance)
+    _check_options(batch=batch, steps=steps, seed=seed, tolerance=tolerance, guidance=guidance)
     opened = open_bundle(bundle)
     manifest, scheduler = opened.manifest, opened.scheduler_config
     steps = manifest.defaults.steps if steps is None else steps
@@ -86,7 +88,7 @@ def verify(
         date=utc_date(),
         versions=library_versions("torch", "diffusers", "numpy", backend),
     )
-    if write:
+    if writes_parity(opened.root, write):
         try:
             write_parity(opened.root, report)
         except OutputError as error:
@@ -99,13 +101,30 @@ def verify(
     return report
 
 
-def _check_options(*, batch: int, steps: int | None, tolerance: float) -> None:
-    for name, value in (("batch", batch), ("steps", steps)):
-        if value is not None and value < 1:
-            raise OptionError(f"{name} is out of range", got=value, expected="1 or more", fix=f"leave {name} out")
-    if not tolerance > 0:
+def writes_parity(bundle: Path, write: bool | None) -> bool:
+    """Return whether a verification is kept in the bundle: as the caller says, or else unless dpmrt ships it."""
+    return not is_shipped(bundle) if write is None else write
+
+
+def _check_options(*, batch: int, steps: int | None, seed: int, tolerance: float, guidance: float | None) -> None:
+    from dpmrt.runtime.request import check_batch
+    from dpmrt.solvers_np import TorchCPUNoise
+
+    check_batch(batch)
+    if steps is not None and steps < 1:
+        raise OptionError("steps is out of range", got=steps, expected="1 or more", fix="leave steps out")
+    # The generator that the bundle is sampled with refuses what is no seed.
+    TorchCPUNoise(seed)
+    if not 0 < tolerance < math.inf:
         raise OptionError(
-            "tolerance is out of range", got=tolerance, expected="more than 0", fix="pass tolerance=1e-4"
+            "tolerance is out of range",
+            got=tolerance,
+            expected="a finite number above 0",
+            fix="pass --tolerance 1e-4 (tolerance=1e-4 in Python)",
+        )
+    if guidance is not None and not math.isfinite(guidance):
+        raise OptionError(
+            "guidance is not a scale", got=guidance, expected="a finite number", fix="leave the option out"
         )
 
 

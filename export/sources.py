@@ -6,10 +6,11 @@ import copy
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import diffusers
 import msgspec
@@ -34,9 +35,14 @@ _OLD_ATTENTION = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", "
 class Training(msgspec.Struct, frozen=True):
     """The fields of a checkpoint's training.json that a bundle needs."""
 
-    num_classes: int | None = None
-    null_class: int | None = None
+    num_classes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    null_class: Annotated[int, msgspec.Meta(ge=0)] | None = None
     data_range: tuple[float, float] = (-1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        low, high = self.data_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"data_range = [{low}, {high}]")
 
 
 @dataclass(frozen=True)
@@ -161,8 +167,12 @@ def hash_weights(files: list[Path]) -> str:
 
 def _unet_folder(folder: Path, subfolder: str | None) -> Path:
     if subfolder is not None:
-        if not (folder / subfolder).is_dir():
-            raise OptionError("no such subfolder", got=folder / subfolder, expected=f"a folder with {_LAYOUT}")
+        # It is recorded in the manifest, where a path of this machine has no business.
+        outside = Path(subfolder).is_absolute() or ".." in Path(subfolder).parts
+        if outside or not (folder / subfolder).is_dir():
+            raise OptionError(
+                "no such subfolder", got=folder / subfolder, expected=f"a folder within the source, with {_LAYOUT}"
+            )
         candidates = [folder / subfolder]
     else:
         candidates = [folder / "unet", folder]
@@ -318,5 +328,5 @@ def _read_training(path: Path) -> Training | None:
         raise ExportError(
             "training.json does not fit",
             got=f"{path}: {error}",
-            expected="num_classes and null_class as integers, data_range as [low, high]",
+            expected="num_classes from 1, null_class from 0, data_range as [low, high] with low < high",
         ) from None

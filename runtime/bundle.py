@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpmrt.engines import MANIFEST_NAME, Manifest, read_manifest, shipped_bundle
-from dpmrt.errors import BundleError, ManifestError, OptionError
+from dpmrt.engines import MANIFEST_NAME, PARITY_NAME, Manifest, read_manifest, shipped_bundle
+from dpmrt.errors import BundleError, DpmrtError, ManifestError, OptionError
 from dpmrt.runtime.inferred import SCHEDULER, UNET, infer_manifest
 
 
@@ -21,6 +22,11 @@ class OpenBundle:
     manifest: Manifest
     scheduler_config: Mapping[str, Any]
     unet_config: Mapping[str, Any]
+
+    @property
+    def inferred(self) -> bool:
+        """Return whether there was no manifest, so that the inputs are the graph's and no file was checked."""
+        return not self.manifest.files
 
     @property
     def classes(self) -> int | None:
@@ -49,6 +55,13 @@ def find_bundle(bundle: str | Path) -> Path:
     >>> find_bundle("digits").name
     'digits'
     """
+    if not isinstance(bundle, (str, os.PathLike)) or not str(bundle):
+        raise BundleError(
+            "this names no bundle",
+            got=repr(bundle),
+            expected="a folder, or the name of a bundle that ships with dpmrt",
+            fix="give its path, or `digits`",
+        )
     path = Path(bundle)
     if path.is_dir() or len(path.parts) != 1 or path.suffix:
         return path
@@ -72,8 +85,16 @@ def open_bundle(bundle: str | Path, *, names: Mapping[str, str] | None = None) -
     'digits'
     """
     root = find_bundle(bundle)
-    foreign = (root / UNET).is_file() and not (root / MANIFEST_NAME).exists()
+    # A manifest that is a dangling link counts as there: it is broken, not absent.
+    foreign = (root / UNET).is_file() and not os.path.lexists(root / MANIFEST_NAME)
     if foreign:
+        if (root / PARITY_NAME).exists():
+            raise BundleError(
+                f"{MANIFEST_NAME} is missing from what was a bundle of dpmrt",
+                got=f"{PARITY_NAME} and no {MANIFEST_NAME} in {root}",
+                expected=f"a folder that holds {MANIFEST_NAME}",
+                fix="copy the bundle again, or export it anew: dpmrt export SOURCE -o BUNDLE",
+            )
         scheduler_config = _read_json(root, SCHEDULER)
         manifest = infer_manifest(root, scheduler_config, names)
     else:
@@ -81,12 +102,22 @@ def open_bundle(bundle: str | Path, *, names: Mapping[str, str] | None = None) -
             raise OptionError(
                 "names is for folders without a manifest", got=names, expected="None", fix=f"edit {MANIFEST_NAME}"
             )
-        manifest = read_manifest(root)
+        manifest = _read_manifest(root)
         scheduler_config = _read_json(root, manifest.scheduler)
     unet_config = _read_json(root, manifest.unet.config) if manifest.unet.config else {}
     opened = OpenBundle(root, manifest, scheduler_config, unet_config)
     _check(opened)
     return opened
+
+
+def _read_manifest(root: Path) -> Manifest:
+    try:
+        return read_manifest(root)
+    except DpmrtError:
+        raise
+    except (OSError, RuntimeError) as error:
+        # A link to itself is a RuntimeError up to Python 3.12.
+        raise BundleError("the bundle cannot be read", got=error, expected=f"a readable folder {root}") from None
 
 
 def _read_json(root: Path, name: str) -> dict[str, Any]:

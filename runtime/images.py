@@ -12,6 +12,7 @@ from dpmrt.errors import ArrayError, NonFiniteError, OptionError
 
 _TILE = 64
 _LINE = 96
+_MOST_PIXELS = 100_000_000
 
 
 def to_uint8(samples: NDArray[Any], data_range: tuple[float, float] = (-1.0, 1.0)) -> NDArray[np.uint8]:
@@ -45,6 +46,32 @@ def check_layout(columns: int | None, scale: int | None) -> None:
             raise OptionError(f"{name} is out of range", got=value, expected="a whole number of at least 1")
 
 
+def plan_sheet(
+    batch: int, shape: tuple[int, ...], *, columns: int | None = None, scale: int | None = None
+) -> tuple[int, int, int]:
+    """Return the rows, columns and scale of a sheet; raises where it cannot be laid out or grows beyond measure.
+
+    >>> plan_sheet(3, (1, 8, 8), columns=2)
+    (2, 2, 8)
+    """
+    check_picture(shape)
+    _, height, width = shape
+    columns = math.ceil(math.sqrt(batch)) if columns is None else columns
+    scale = -(-_TILE // min(height, width)) if scale is None else scale
+    check_layout(columns, scale)
+    columns = min(columns, batch)
+    rows = -(-batch // columns)
+    tall, wide = (rows * (height + 1) - 1) * scale, (columns * (width + 1) - 1) * scale
+    if tall * wide > _MOST_PIXELS:
+        raise OptionError(
+            "the sheet of pictures is too large",
+            got=f"{wide} x {tall} pixels, for a batch of {batch} at scale {scale}",
+            expected=f"at most {_MOST_PIXELS // 1_000_000} megapixels",
+            fix="choose a smaller --scale or --batch, or write numbers: -o samples.npy",
+        )
+    return rows, columns, scale
+
+
 def layout(pictures: NDArray[np.uint8], *, columns: int | None = None, scale: int | None = None) -> NDArray[np.uint8]:
     """Lay pictures (batch, channels, height, width) out row by row as one (height, width, channels) image.
 
@@ -54,13 +81,8 @@ def layout(pictures: NDArray[np.uint8], *, columns: int | None = None, scale: in
     >>> layout(np.zeros((3, 1, 8, 8), np.uint8), columns=2, scale=1).shape
     (17, 17, 1)
     """
-    check_picture(pictures.shape[1:])
     batch, channels, height, width = pictures.shape
-    columns = math.ceil(math.sqrt(batch)) if columns is None else columns
-    scale = -(-_TILE // min(height, width)) if scale is None else scale
-    check_layout(columns, scale)
-    columns = min(columns, batch)
-    rows = -(-batch // columns)
+    rows, columns, scale = plan_sheet(batch, pictures.shape[1:], columns=columns, scale=scale)
     cells = np.full((rows * columns, channels, height + 1, width + 1), _LINE, np.uint8)
     cells[:, :, :height, :width] = 0
     cells[:batch, :, :height, :width] = pictures

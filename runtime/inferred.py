@@ -47,7 +47,7 @@ def infer_manifest(
                 f"the graph needs one input for `{role}`",
                 got=", ".join(str(tensor) for tensor in header.inputs),
                 expected=" or ".join(NAMES[role]),
-                fix=f"say which it is: names={{{role!r}: '...'}}",
+                fix=f"say which it is: from Python, load(folder, names={{{role!r}: '...'}})",
             )
     prediction = scheduler_config.get("prediction_type", "epsilon")
     if prediction not in _PREDICTIONS:
@@ -94,5 +94,5 @@ def _unnamed(kind: str, tensor: Tensor) -> BundleError:
         f"the graph has an {kind} that dpmrt cannot place",
         got=tensor,
         expected="a tensor for " + ", ".join(NAMES),
-        fix=f"say what it is for: names={{ROLE: {tensor.name!r}}}",
+        fix=f"say what it is for: from Python, load(folder, names={{ROLE: {tensor.name!r}}})",
     )

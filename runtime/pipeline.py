@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -17,10 +18,20 @@ from dpmrt.errors import ArrayError, BackendError, OptionError
 from dpmrt.runtime.backends import Backend, open_backend
 from dpmrt.runtime.bundle import OpenBundle, open_bundle
 from dpmrt.runtime.denoiser import Denoiser, check_network, check_times
-from dpmrt.runtime.request import Conditions, Labels, check_batch, check_conditions, check_x_T
+from dpmrt.runtime.request import (
+    Conditions,
+    Labels,
+    check_array,
+    check_batch,
+    check_conditions,
+    check_noise,
+    check_schedule,
+    check_x_T,
+)
 from dpmrt.solvers_np import (
     Callback,
     Executor,
+    NoiseSchedule,
     NoiseSource,
     StepPlan,
     TorchCPUNoise,
@@ -32,6 +43,9 @@ from dpmrt.solvers_np import (
 Noise: TypeAlias = "NDArray[Any] | NoiseSource | Callable[[tuple[int, ...]], NDArray[Any]] | None"
 
 _KEPT_BINDINGS = 4
+#: what compile_plan takes beside the options of a solver and its grid, and what `plan` settles itself
+_SETTLED = frozenset({"solver", "schedule", "steps"})
+_COMPILE = "Pipeline.plan(...) / --save-plan for this bundle, with its schedule and prediction"
 
 
 def load(
@@ -49,6 +63,10 @@ def load(
     opened = open_bundle(bundle, names=names)
     if isinstance(engine, str):
         backend = open_backend(engine, opened.root, opened.manifest.unet, **options)
+    elif not isinstance(engine, Backend):
+        raise OptionError(
+            "engine is neither a name nor a backend", got=repr(engine), expected="a name, as 'auto', or a Backend"
+        )
     elif options:
         raise OptionError("a backend that is open already takes no options", got=", ".join(options), expected="none")
     else:
@@ -76,7 +94,7 @@ class Pipeline:
         """Return the bundle's manifest."""
         return self.bundle.manifest
 
-    def plan(self, steps: int | None = None, solver: str | None = None, **options: Any) -> StepPlan:
+    def plan(self, /, steps: int | None = None, solver: str | None = None, **options: Any) -> StepPlan:
         """Compile the plan that `sample` runs for the same arguments.
 
         Without a solver it is the manifest's, or else the scheduler config is followed, whose keys `options` replace.
@@ -90,12 +108,20 @@ class Pipeline:
         if solver is None:
             solver, options = defaults.solver, {**defaults.options, **options}
         if solver is None:
-            return plan_from_diffusers(self.bundle.scheduler_config, steps, **options)
+            return plan_from_diffusers({**self.bundle.scheduler_config, **options}, steps)
+        if taken := sorted(_SETTLED.intersection(options)):
+            raise OptionError(
+                f"solver {solver!r} has no option of this name",
+                got=", ".join(taken),
+                expected="options of the solver or of its grid",
+                fix="leave it out: the schedule is the one the network was trained with",
+            )
         schedule = schedule_from_diffusers(self.bundle.scheduler_config)
         return compile_plan(solver, schedule, steps, **{"prediction": self.manifest.prediction, **options})
 
     def sample(
         self,
+        /,
         batch: int = 1,
         *,
         seed: int = 0,
@@ -121,7 +147,12 @@ class Pipeline:
         ...     pipeline.sample(3, seed=7, steps=5).dtype
         dtype('float32')
         """
-        batch = check_batch(batch)
+        if x_T is not None:
+            x_T = check_array("the initial noise (x_T, --noise)", x_T)
+        shape = self.sample_shape(x_T)
+        batch = check_batch(batch, shape)
+        if callback is not None and not callable(callback):
+            raise OptionError("callback cannot be called", got=repr(callback), expected="a function of a StepEvent")
         conditions = check_conditions(
             self.bundle,
             batch,
@@ -132,7 +163,7 @@ class Pipeline:
         )
         plan = self._settle_plan(plan, steps, solver, solver_options)
         check_times(self.manifest.unet, plan)
-        shape = self._sample_shape(x_T)
+        check_noise(plan, noise)
         stream = TorchCPUNoise(seed)
         x = stream.normal((batch, *shape)) if x_T is None else check_x_T(x_T, batch, shape)
         with self._lock:
@@ -145,6 +176,24 @@ class Pipeline:
                 return executor.run(x, noise=stream if noise is None else noise, callback=callback)
             finally:
                 self._running = False
+
+    def sample_shape(self, x_T: NDArray[Any] | None = None) -> tuple[int, ...]:
+        """Return one sample's shape: the network's, or where that is free, the one of `x_T`."""
+        declared = self.manifest.unet.sample_shape
+        given = None if x_T is None else x_T.shape[1:]
+        if given is not None and len(given) == len(declared):
+            fixed = all(axis == size for axis, size in zip(declared, given) if isinstance(axis, int))
+            if fixed and min(given) > 0:
+                return given
+        shape = self.bundle.sample_shape
+        if shape is None:
+            raise ArrayError(
+                "the size of the samples is not known",
+                got=f"sample{list(declared)} in the graph, and no initial noise",
+                expected="`sample_size` in the network's config, or the initial noise",
+                fix="pass the initial noise (x_T, --noise): randn((batch, ...), seed) draws it",
+            )
+        return shape
 
     def close(self) -> None:
         """Let go of the network and of the buffers."""
@@ -166,8 +215,15 @@ class Pipeline:
         self, plan: StepPlan | None, steps: int | None, solver: str | None, options: Mapping[str, Any]
     ) -> StepPlan:
         if plan is None:
-            return self.plan(steps, solver, **options)
-        if steps is not None or solver is not None or options:
+            plan = self.plan(steps, solver, **options)
+        elif not isinstance(plan, StepPlan):
+            raise OptionError(
+                "plan is no plan",
+                got=repr(plan),
+                expected="a StepPlan",
+                fix="compile one with Pipeline.plan(...), or read one with StepPlan.load(path)",
+            )
+        elif steps is not None or solver is not None or options:
             named = [*(["steps"] if steps is not None else []), *(["solver"] if solver is not None else []), *options]
             raise OptionError(
                 "a plan leaves nothing to choose about the solver",
@@ -181,27 +237,19 @@ class Pipeline:
                 "the plan is for a network that predicts something else",
                 got=made_for,
                 expected=self.manifest.prediction,
-                fix="compile it with Pipeline.plan(...)",
+                fix=f"compile it with {_COMPILE}",
             )
+        if self._schedule is not None:
+            check_schedule(plan, self._schedule, fix=f"compile it with {_COMPILE}")
         return plan
 
-    def _sample_shape(self, x_T: object) -> tuple[int, ...]:
-        """Return one sample's shape: the network's, or where that is free, the one of `x_T`."""
-        declared = self.manifest.unet.sample_shape
-        given = None if x_T is None else np.shape(np.asarray(x_T))[1:]
-        if given is not None and len(given) == len(declared):
-            fixed = all(axis == size for axis, size in zip(declared, given) if isinstance(axis, int))
-            if fixed and min(given) > 0:
-                return given
-        shape = self.bundle.sample_shape
-        if shape is None:
-            raise ArrayError(
-                "the size of the samples is not known",
-                got=f"sample{list(declared)} in the graph and no x_T",
-                expected="`sample_size` in the network's config, or x_T",
-                fix="pass x_T=randn((batch, ...), seed)",
-            )
-        return shape
+    @functools.cached_property
+    def _schedule(self) -> NoiseSchedule | None:
+        """The schedule that the network was trained with, where the config is one that dpmrt reads and inverts."""
+        try:
+            return schedule_from_diffusers(self.bundle.scheduler_config)
+        except OptionError:
+            return None
 
     def _bind(
         self, plan: StepPlan, batch: int, shape: tuple[int, ...], conditions: Conditions

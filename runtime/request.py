@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpmrt.errors import ArrayError, OptionError
 from dpmrt.runtime.bundle import OpenBundle
+from dpmrt.solvers_np import NoiseSchedule, StepPlan
 
 Labels: TypeAlias = "int | Sequence[int] | NDArray[Any] | None"
+
+_MOST_BYTES = 1 << 40
+_LAMBDA_SLACK = 0.05
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,54 @@ class Conditions:
         return {role: array.shape[1:] for role, array in self.values.items()}
 
 
-def check_batch(batch: object) -> int:
-    """Return the batch size, or say what was expected."""
-    return _whole("batch", batch, 1, fix="batch=1")
+def check_batch(batch: object, shape: tuple[int, ...] = ()) -> int:
+    """Return the batch size, or say what was expected; the samples, of this shape, stay below a terabyte."""
+    return _whole("batch", batch, 1, max(1, _MOST_BYTES // (4 * math.prod(shape))), fix="batch=1")
+
+
+def check_array(name: str, value: object) -> NDArray[Any]:
+    """Return what the caller gave as an array; raises ArrayError for what is none, as ragged lists."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ArrayError(f"{name} is no array", got=error, expected="an array") from None
+
+
+def check_noise(plan: StepPlan, noise: object) -> None:
+    """Refuse fresh noise for a plan that adds none; a recording of no draws holds none."""
+    if noise is None or plan.stochastic or (isinstance(noise, np.ndarray) and len(np.atleast_1d(noise)) == 0):
+        return
+    raise OptionError(
+        "noise is given, and the plan adds no noise",
+        got=f"noise={type(noise).__name__}",
+        expected="noise=None",
+        fix="leave out noise, or choose a stochastic solver; x_T is the initial noise",
+    )
+
+
+def check_schedule(plan: StepPlan, schedule: NoiseSchedule, *, fix: str) -> None:
+    """Refuse a plan whose times and noise levels are not those of the schedule.
+
+    The level may be off by one training time, as some grids round their times.
+    """
+    rows = np.flatnonzero(plan.out >= 0)
+    t, alpha, sigma = plan.t[rows], plan.alpha[rows], plan.sigma[rows]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        level = np.log(alpha) - np.log(sigma)
+    top = schedule.lambda_(np.clip(t - 1, schedule.t_min, schedule.t_max)) + _LAMBDA_SLACK
+    bottom = schedule.lambda_(np.clip(t + 1, schedule.t_min, schedule.t_max)) - _LAMBDA_SLACK
+    known = (t >= schedule.t_min) & (t <= schedule.t_max)
+    fits = known & (level >= bottom) & (level <= top)
+    if fits.all():
+        return
+    k = int(np.flatnonzero(~fits)[0])
+    where = f"row {rows[k]}, t = {t[k]:g}"
+    raise OptionError(
+        "the plan is for another noise schedule than the network's",
+        got=f"{where}: log(alpha / sigma) = {level[k]:.4g}" if known[k] else where,
+        expected=f"{bottom[k]:.4g} to {top[k]:.4g}" if known[k] else f"{schedule.t_min:g} to {schedule.t_max:g}",
+        fix=fix,
+    )
 
 
 def check_conditions(
@@ -78,23 +127,30 @@ def check_conditions(
 
 def check_x_T(x_T: object, batch: int, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return the initial noise, or say what is wrong with it."""
-    x = np.asarray(x_T)
+    x = check_array("the initial noise (x_T, --noise)", x_T)
     if x.dtype.kind != "f":
         raise ArrayError(
-            "x_T has the wrong dtype", got=x.dtype, expected="a floating-point dtype", fix="x_T.astype(np.float32)"
+            "the initial noise (x_T, --noise) has the wrong dtype",
+            got=x.dtype,
+            expected="a floating-point dtype",
+            fix="convert it to float32",
         )
     if x.shape != (batch, *shape):
         only_batch = x.shape[1:] == shape and len(x) > 0
         raise ArrayError(
-            "x_T has the wrong shape",
+            "the initial noise (x_T, --noise) has the wrong shape",
             got=x.shape,
             expected=(batch, *shape),
-            fix=f"pass batch={len(x)}" if only_batch else "draw it with dpmrt.solvers_np.randn",
+            fix=f"ask for a batch of {len(x)}" if only_batch else "draw it with dpmrt.solvers_np.randn",
         )
     bad = np.flatnonzero(~np.isfinite(x))
     if bad.size:
         index = tuple(int(i) for i in np.unravel_index(int(bad[0]), x.shape))
-        raise ArrayError("x_T holds NaN or infinity", got=f"{x[index]} at {index}", expected="finite numbers")
+        raise ArrayError(
+            "the initial noise (x_T, --noise) holds NaN or infinity",
+            got=f"{x[index]} at {index}",
+            expected="finite numbers",
+        )
     return x
 
 
@@ -103,9 +159,9 @@ def _check_scale(bundle: OpenBundle, guidance: object, label: object, null_hidde
     setup = bundle.manifest.guidance
     if guidance is None:
         return float(setup.scale) if setup is not None and label is not None else 1.0
-    if isinstance(guidance, bool) or not isinstance(guidance, (int, float, np.number)) or not math.isfinite(guidance):
+    if not _is_scale(guidance):
         raise OptionError(
-            "guidance is not a scale", got=repr(guidance), expected="a finite number", fix="guidance=2.0"
+            "guidance is not a scale", got=_brief(guidance), expected="a finite number", fix="guidance=2.0"
         )
     if setup is None and null_hidden is None:
         raise OptionError(
@@ -124,6 +180,15 @@ def _check_scale(bundle: OpenBundle, guidance: object, label: object, null_hidde
     return float(guidance)
 
 
+def _is_scale(guidance: object) -> TypeGuard[float]:
+    if isinstance(guidance, bool) or not isinstance(guidance, (int, float, np.integer, np.floating)):
+        return False
+    try:
+        return math.isfinite(guidance)
+    except OverflowError:
+        return False
+
+
 def _check_labels(bundle: OpenBundle, batch: int, label: Labels) -> NDArray[np.int64]:
     setup, classes = bundle.manifest.guidance, bundle.classes
     if label is None:
@@ -135,17 +200,20 @@ def _check_labels(bundle: OpenBundle, batch: int, label: Labels) -> NDArray[np.i
                 fix="label=0",
             )
         return np.full(batch, setup.null_label, np.int64)
-    many = np.ndim(label) > 0
+    shape = check_array("label", label).shape
+    many = len(shape) > 0
     labels = list(label) if many else [label]  # type: ignore[arg-type]
-    if many and (np.ndim(label) != 1 or len(labels) != batch):
+    if many and shape != (batch,):
         raise OptionError(
             "there must be one label for each sample",
-            got=f"labels of shape {np.shape(label)}",
+            got=f"labels of shape {shape}",
             expected=f"{batch}, as batch={batch}",
-            fix=f"pass batch={len(labels)}, or one label for all",
+            fix=f"ask for a batch of {len(labels)}, or give one label for all"
+            if labels
+            else "give one label for all",
         )
     also = None if setup is None else setup.null_label
-    top = None if classes is None else classes - 1
+    top = np.iinfo(np.int64).max if classes is None else classes - 1
     checked = [_whole("label", value, 0, top, also=also) for value in labels]
     return np.array(checked if many else checked * batch, np.int64)
 
@@ -157,9 +225,9 @@ def _check_hidden(name: str, array: object, batch: int, width: int | str) -> NDA
             "the network is conditioned on text, whose encoding is missing",
             got=f"{name}=None",
             expected=f"an array {expected}",
-            fix="pass the text encoder's last hidden state",
+            fix="from Python, pass the text encoder's last hidden state: load(...).sample(encoder_hidden_states=...)",
         )
-    value = np.asarray(array)
+    value = check_array(name, array)
     fits = value.ndim == 3 and value.shape[0] in (1, batch) and width in (value.shape[-1], str(width))
     if value.dtype.kind != "f" or not fits:
         got = f"{value.dtype}{list(value.shape)}"
@@ -179,4 +247,13 @@ def _whole(
     bound = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
     if also is not None and high is not None and not low <= also <= high:
         bound += f", or {also} for no class"
-    raise OptionError(f"{name} is out of range", got=repr(value), expected=bound, fix=fix)
+    raise OptionError(f"{name} is out of range", got=_brief(value), expected=bound, fix=fix)
+
+
+def _brief(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python refuses to write out integers of thousands of digits.
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."

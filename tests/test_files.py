@@ -25,6 +25,16 @@ def test_a_file_appears_whole_with_usual_permissions(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "plain"]
 
 
+def test_a_link_into_a_folder_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "none/a.bin")
+    with pytest.raises(OutputError, match="the folder does not exist"):
+        check_writable(tmp_path / "link")
+    (tmp_path / "none").mkdir()
+    with atomic_write(check_writable(tmp_path / "link")) as stream:
+        stream.write(b"new")
+    assert (tmp_path / "none/a.bin").read_bytes() == b"new"
+
+
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), ValueError("bad"), SystemExit(3)])
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, failure: BaseException) -> None:
     target = tmp_path / "a.bin"

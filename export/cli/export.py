@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dpmrt.export.cli.termination import terminated_like_interrupted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,7 +37,7 @@ _PHASES = {
     "--scheduler", type=click.Path(path_type=Path), help="scheduler_config.json, when SOURCE has none or another."
 )
 @click.option("--precision", default="fp32", show_default=True, help="Precision of the weights in the graph.")
-@click.option("--force", is_flag=True, help="Replace the bundle that is there already.")
+@click.option("--force", is_flag=True, help="Replace the bundle that is there already, with any engines built in it.")
 @click.option("--dry-run", is_flag=True, help="Print what would be exported, and write nothing.")
 def command(
     source: Path,
@@ -79,7 +81,7 @@ def command(
         console.print(f"Would write {', '.join(str(path) for path in files)}. Nothing was written.")
         return
     # The stream is taken now, so that whatever captures stderr later cannot swallow the progress.
-    with _phases(Console(file=sys.stderr)) as tell:
+    with terminated_like_interrupted(), _phases(Console(file=sys.stderr)) as tell:
         bundle = export_bundle(
             source,
             out,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpmrt.errors import MissingExtraError
+from dpmrt.export.cli.termination import terminated_like_interrupted
 
 if TYPE_CHECKING:
     from dpmrt.export.reference.loop import Progress
@@ -92,7 +91,7 @@ def command(
         threads=THREADS[network] if threads is None else threads,
         **options,
     )
-    with _terminated_like_interrupted(), _shown(network) as on_progress:
+    with terminated_like_interrupted(), _shown(network) as on_progress:
         if network == "unet":
             train_unet(out, chosen, class_dropout=class_dropout, force=force, on_progress=on_progress)
         elif network == "classifier":
@@ -141,16 +140,3 @@ def _state(now: Progress) -> str:
         f"step {now.step}  loss {now.smooth_loss:.4f}  ema {now.ema:.4f}  "
         f"{now.step / max(now.seconds, 1e-9):.1f} it/s  {int(left) // 60}:{int(left) % 60:02d} left"
     )
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, so that a killed training cleans up after itself too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 @click.option("--guidance", type=float, help="Guidance scale.  [default: the bundle's]")
 @click.option("--tolerance", default=1e-4, show_default=True, help="Largest relative drift at the end that passes.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="What runs the bundle's network.")
-@click.option("--no-write", is_flag=True, help="Leave the bundle's parity.json as it is.")
+@click.option(
+    "--write/--no-write",
+    default=None,
+    help="Keep the result in the bundle's parity.json.  [default: unless the bundle ships with dpmrt]",
+)
 def command(
     bundle: Path,
     against: Path | None,
@@ -35,11 +39,12 @@ def command(
     guidance: float | None,
     tolerance: float,
     backend: str,
-    no_write: bool,
+    write: bool | None,
 ) -> None:
     """Sample from BUNDLE and from the torch network it came from, with the same noise, and compare every step.
 
-    The result is written to parity.json in the bundle. The exit code is 1 when the two have drifted apart.
+    The result is written to parity.json in the bundle, unless the bundle ships with dpmrt.
+    The exit code is 1 when the two have drifted apart.
 
     \b
     Examples:
@@ -54,7 +59,8 @@ def command(
 
     require_export()
 
-    from dpmrt.export.parity import verify
+    from dpmrt.export.parity import verify, writes_parity
+    from dpmrt.runtime.bundle import find_bundle
 
     with Progress(console=Console(file=sys.stderr), transient=True) as bars:
         tasks = {side: bars.add_task(f"Sampling with {side}", total=None) for side in ("torch", "bundle")}
@@ -67,10 +73,12 @@ def command(
             guidance=guidance,
             tolerance=tolerance,
             backend=backend,
-            write=not no_write,
+            write=write,
             progress=lambda side, done, total: bars.update(tasks[side], completed=done, total=total),
         )
     _print_report(Console(), report)
+    if write is None and not writes_parity(find_bundle(bundle), write):
+        click.echo("The bundle ships with dpmrt; its parity.json was left as it is. --write replaces it.")
     if not report.passed:
         raise SystemExit(1)
 

@@ -13,6 +13,18 @@ from dpmrt.export.reference.loop import Fitted, TrainOptions
 
 TRAINING_NAME = "training.json"
 
+_CLASSIFIER_FILES = (TRAINING_NAME, "config.json", "model.safetensors")
+_FILES = {
+    "unet": (
+        TRAINING_NAME,
+        "scheduler/scheduler_config.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+    ),
+    "classifier": _CLASSIFIER_FILES,
+    "reader": _CLASSIFIER_FILES,
+}
+
 
 def write_training(folder: Path, kind: str, options: TrainOptions, fitted: Fitted, **facts: Any) -> None:
     """Write `training.json`: the data, the options, what the run took, and the `facts` of this kind of network."""
@@ -35,6 +47,15 @@ def write_training(folder: Path, kind: str, options: TrainOptions, fitted: Fitte
         "versions": library_versions("torch", "diffusers", "scikit-learn", "safetensors"),
     }
     write_json(folder / TRAINING_NAME, record)
+
+
+def training_files(folder: Path) -> tuple[str, ...]:
+    """Return the files of a training, by the kind that its `training.json` names; none, if that is not ours."""
+    try:
+        kind = json.loads((folder / TRAINING_NAME).read_bytes())["kind"]
+        return _FILES[kind]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ()
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from dpmrt.export.folders import new_folder
 from dpmrt.export.reference import unet
 from dpmrt.export.reference.digits import load_digits
 from dpmrt.export.reference.loop import Progress, TrainOptions, fit
-from dpmrt.export.reference.records import TRAINING_NAME, write_training
+from dpmrt.export.reference.records import TRAINING_NAME, training_files, write_training
 
 CLASS_DROPOUT = 0.12
 
@@ -37,7 +37,7 @@ def train_unet(
             expected="0 to less than 1",
             fix=f"pass --class-dropout {CLASS_DROPOUT}",
         )
-    with new_folder(Path(out), marker=TRAINING_NAME, force=force) as folder:
+    with new_folder(Path(out), marker=TRAINING_NAME, written=training_files, force=force) as folder:
         model = unet.build_unet(options.seed).to(memory_format=torch.channels_last)
         fitted = fit(model, _epsilon_loss(model, options.batch, class_dropout), options, on_progress)
         # safetensors stores row-major tensors only.

@@ -14,7 +14,7 @@ from dpmrt.export.reference import unet
 from dpmrt.export.reference.classifiers import DigitReader, NoisyDigitClassifier, save_network
 from dpmrt.export.reference.digits import Digits, split_digits
 from dpmrt.export.reference.loop import Progress, TrainOptions, fit
-from dpmrt.export.reference.records import TRAINING_NAME, write_training
+from dpmrt.export.reference.records import TRAINING_NAME, training_files, write_training
 
 HELD_OUT = 0.2
 ACCURACY_TIMES = (0, 100, 200, 300, 400, 500, 600, 800, 999)
@@ -30,7 +30,7 @@ def train_classifier(
     """Train p(y | x_t, t) on the reference schedule; `training.json` holds its held-out accuracy by time."""
     options = options or TrainOptions(minutes=4.0, threads=1)
     train, held = split_digits(HELD_OUT)
-    with new_folder(Path(out), marker=TRAINING_NAME, force=force) as folder:
+    with new_folder(Path(out), marker=TRAINING_NAME, written=training_files, force=force) as folder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             model = NoisyDigitClassifier()
@@ -52,7 +52,7 @@ def train_reader(
     """Train the reader of clean digits; `training.json` holds its held-out accuracy."""
     options = options or TrainOptions(minutes=1.0, threads=1)
     train, held = split_digits(HELD_OUT)
-    with new_folder(Path(out), marker=TRAINING_NAME, force=force) as folder:
+    with new_folder(Path(out), marker=TRAINING_NAME, written=training_files, force=force) as folder:
         # Dropout draws from the global generator, so the seed has to cover training as well as the start.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)

@@ -39,6 +39,11 @@ def _tensors(specs: tuple[TensorSpec, ...]) -> list[Tensor]:
 BACKENDS: dict[str, Opener] = {"onnxruntime": _open_ort, "numpy": _open_function}
 
 
+def plain_engines() -> list[str]:
+    """Return the engines that need nothing but their name."""
+    return ["auto", *sorted(name for name, opener in BACKENDS.items() if opener is not _open_function)]
+
+
 def open_backend(engine: str, root: Path, network: Network, **options: Any) -> Backend:
     """Open `network` of the bundle in `root` with the backend of this name; "auto" is the best one that is there."""
     name = "onnxruntime" if engine == "auto" else engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,7 @@ from typing import Any
 
 from dpmrt.errors import BackendError, MissingExtraError, OptionError
 from dpmrt.runtime.backends.base import Array, Call, Tensor, check_buffers
+from dpmrt.runtime.interrupt import was_interrupted
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -88,16 +90,16 @@ class OrtBackend:
 def _library() -> ModuleType:
     try:
         import onnxruntime
-    except ModuleNotFoundError as error:
-        if error.name != "onnxruntime":
-            raise BackendError("onnxruntime is installed but cannot be loaded", got=error) from error
-        raise MissingExtraError(
-            "the engine `onnxruntime` needs a package that is not installed",
-            got="no module onnxruntime",
-            expected="onnxruntime 1.18 or later",
-            fix="pip install 'dpmrt[cpu]'",
-        ) from None
     except ImportError as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from error
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            raise MissingExtraError(
+                "the engine `onnxruntime` needs a package that is not installed",
+                got="no module onnxruntime",
+                expected="onnxruntime 1.18 or later",
+                fix="pip install 'dpmrt[cpu]'",
+            ) from None
         raise BackendError(
             "onnxruntime is installed but cannot be loaded",
             got=error,
@@ -129,11 +131,17 @@ def _tensor(node: Any) -> Tensor:
 
 
 def _check_threads(threads: object) -> int:
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    most = 4 * (os.cpu_count() or 1)
+    index = getattr(threads, "__index__", None)
+    number = 0 if index is None or isinstance(threads, bool) else int(index())
+    if not 1 <= number <= most:
         raise OptionError(
-            "threads is out of range", got=repr(threads), expected="a whole number of at least 1", fix="threads=2"
+            "threads is out of range",
+            got=repr(threads)[:60],
+            expected=f"a whole number from 1 to {most}, four times the processors here",
+            fix="threads=2",
         )
-    return threads
+    return number
 
 
 def _first_line(error: Exception) -> str:

@@ -12,8 +12,11 @@ import click
 
 from dpmrt import __version__
 from dpmrt.errors import DpmrtError, MissingExtraError
+from dpmrt.runtime.interrupt import was_interrupted
 
 _CANCELLED = 130
+#: said, on stderr, of a folder without a manifest
+UNCHECKED = "no dpmrt.json: inputs read from the graph, files not checked"
 
 
 class CommandGroup(click.Group):
@@ -31,6 +34,8 @@ class CommandGroup(click.Group):
         try:
             command = entry.load()
         except ImportError as error:
+            if was_interrupted(error):
+                raise KeyboardInterrupt from error
             return _missing(cmd_name, entry, error)
         return command if isinstance(command, click.Command) else None
 
@@ -61,6 +66,13 @@ class CommandGroup(click.Group):
         except BrokenPipeError:
             _close_stdout()
             sys.exit(1)
+        except OSError as error:
+            _close_stdout()
+            _quit(f"error: reading or writing failed\n  got:      {error}", 1)
+        except ImportError as error:
+            if was_interrupted(error):
+                _quit("cancelled", _CANCELLED)
+            raise
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -95,10 +107,13 @@ def _quit(message: str, code: int) -> NoReturn:
 
 
 def _close_stdout() -> None:
-    """Keep the interpreter from complaining, at its end, about a reader that went away."""
+    """Keep the interpreter from complaining, at its end, about a stdout that takes nothing more."""
     import os
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.command(

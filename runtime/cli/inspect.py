@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from dpmrt.runtime.cli import UNCHECKED
+
 if TYPE_CHECKING:
     from dpmrt.engines import TensorSpec
     from dpmrt.runtime.bundle import OpenBundle
@@ -36,7 +38,10 @@ def command(path: str) -> None:
         return
     from dpmrt.runtime.bundle import open_bundle
 
-    _print_bundle(open_bundle(path))
+    bundle = open_bundle(path)
+    if bundle.inferred:
+        click.echo(UNCHECKED, err=True)
+    _print_bundle(bundle)
 
 
 def _print_bundle(bundle: OpenBundle) -> None:

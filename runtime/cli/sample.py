@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpmrt.errors import ArrayError, OptionError
+from dpmrt.runtime.cli import UNCHECKED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,19 +88,27 @@ def command(
         if path is not None:
             check_writable(path)
 
-    from dpmrt.runtime.images import check_layout, check_picture
+    from dpmrt.runtime.bundle import find_bundle
+    from dpmrt.runtime.images import check_layout, plan_sheet
     from dpmrt.runtime.pipeline import load
+    from dpmrt.runtime.request import check_batch
     from dpmrt.solvers_np import StepPlan
 
     check_layout(grid, scale)
+    _check_engine(engine)
+    _check_places(
+        {"--out": out, "--save-plan": save_plan}, {"--plan": plan_file, "--noise": noise}, find_bundle(bundle)
+    )
     x_T = None if noise is None else _read_noise(noise)
     engine_options: dict[str, Any] = {} if threads is None else {"threads": threads}
     with load(bundle, engine, **engine_options) as pipeline:
-        shape = pipeline.bundle.sample_shape
-        if out.suffix == ".png" and shape is not None:
-            check_picture(shape)
+        if pipeline.bundle.inferred and not quiet:
+            click.echo(UNCHECKED, err=True)
+        shape = pipeline.sample_shape(x_T)
         labels = _parse_labels(label, pipeline.bundle.classes)
-        batch = _settle_batch(batch, labels, x_T)
+        batch = check_batch(_settle_batch(batch, labels, x_T), shape)
+        if _is_png(out):
+            plan_sheet(batch, shape, columns=grid, scale=scale)
         if plan_file is None:
             plan, chosen = pipeline.plan(steps, solver, **chosen), {}
         else:
@@ -120,19 +130,58 @@ def command(
     if save_plan is not None:
         plan.save(save_plan)
     if not quiet:
-        noun = "sample" if batch == 1 else "samples"
-        click.echo(f"wrote {out}: {batch} {noun}, {plan.calls} network calls, {seconds:.2f} s")
+        click.echo(f"wrote {out}: {_count(batch, 'sample')}, {_count(plan.calls, 'network call')}, {seconds:.2f} s")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
+
+
+def _is_png(out: Path) -> bool:
+    return out.suffix.lower() == ".png"
+
+
+def _check_engine(engine: str) -> None:
+    from dpmrt.runtime.backends import plain_engines
+
+    if engine not in plain_engines():
+        raise OptionError(
+            "unknown engine", got=repr(engine), expected=", ".join(plain_engines()), fix="--engine auto"
+        )
+
+
+def _check_places(written: dict[str, Path | None], read: dict[str, Path | None], bundle: Path) -> None:
+    """Refuse to write into the bundle, or over a file that the same command reads or writes."""
+    root = os.path.realpath(bundle)
+    seen: dict[str, str] = {os.path.realpath(path): name for name, path in read.items() if path is not None}
+    for name, path in written.items():
+        if path is None:
+            continue
+        real = os.path.realpath(path)
+        if real in seen:
+            raise OptionError(
+                f"{name} and {seen[real]} are one file", got=path, expected="two files", fix="rename one of them"
+            )
+        if Path(real).is_relative_to(root):
+            raise OptionError(
+                f"{name} lies inside the bundle",
+                got=path,
+                expected=f"a file outside of {bundle}",
+                fix="choose another folder",
+            )
+        seen[real] = name
 
 
 def _check_kind(out: Path, grid: int | None, scale: int | None) -> None:
-    if out.suffix not in (".png", ".npy"):
+    if out.suffix.lower() not in (".png", ".npy"):
+        named = out.name.strip(".-") and not out.name.startswith(".")
         raise OptionError(
-            "the output is of an unknown kind",
-            got=out.name,
-            expected="a name that ends in .png or .npy",
-            fix=f"-o {out.with_suffix('.png')}" if out.name else None,
+            "the output is of an unknown kind" if named else "the output has no file name",
+            got=str(out),
+            expected="the name of a file that ends in .png or .npy; samples do not go to stdout",
+            fix=f"-o {out.with_suffix('.png')}" if named else "-o samples.png",
         )
-    if out.suffix == ".npy" and (grid is not None or scale is not None):
+    if not _is_png(out) and (grid is not None or scale is not None):
         raise OptionError(
             "--grid and --scale are for pictures",
             got=f"-o {out}",
@@ -189,13 +238,13 @@ def _parse_labels(text: str | None, classes: int | None) -> list[int] | None:
 
 def _settle_batch(batch: int | None, labels: list[int] | None, x_T: NDArray[Any] | None) -> int:
     if batch is None:
-        return len(x_T) if x_T is not None else len(labels) if labels is not None else 1
+        batch = len(x_T) if x_T is not None else len(labels) if labels is not None else 1
     if labels is not None and len(labels) > batch > 0:
         raise OptionError(
             "there are more labels than samples",
-            got=f"{len(labels)} labels, --batch {batch}",
-            expected=f"--batch {len(labels)} or more",
-            fix="leave out --batch for one sample a label",
+            got=f"{_count(len(labels), 'label')}, {_count(batch, 'sample')}",
+            expected="no more labels than samples, whose number --batch or --noise sets",
+            fix="leave out --batch and --noise for one sample a label",
         )
     return batch
 
@@ -239,7 +288,7 @@ def _write(
 ) -> None:
     from dpmrt.files import atomic_write
 
-    if out.suffix == ".png":
+    if _is_png(out):
         from dpmrt.runtime.images import layout, to_uint8, write_png
 
         image = layout(to_uint8(samples, data_range), columns=grid, scale=scale)
@@ -248,5 +297,8 @@ def _write(
         return
     import numpy as np
 
+    # Not np.save, which writes past the stream and then cannot say why the disk refused.
+    header = np.lib.format.header_data_from_array_1_0(samples)
     with atomic_write(out) as stream:
-        np.save(stream, samples, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(samples.data)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dpmrt.engines import (
@@ -15,14 +17,36 @@ from dpmrt.engines import (
     Manifest,
     Network,
     TensorSpec,
+    is_shipped,
     read_manifest,
     record_file,
+    shipped_bundle,
     write_manifest,
 )
 from dpmrt.errors import BundleError, IntegrityError, ManifestError, OutputError
 
+
+def field(number: int, *values: bytes) -> bytes:
+    """Encode one protobuf field of at most 127 bytes."""
+    value = b"".join(values)
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+def external(location: str) -> bytes:
+    """Encode a TensorProto whose numbers lie in another file."""
+    entries = [("offset", "0"), ("location", location)]
+    return (
+        b"".join(field(13, field(1, key.encode()), field(2, value.encode())) for key, value in entries) + b"\x70\x01"
+    )
+
+
+def onnx_model(*locations: str) -> bytes:
+    """Encode a ModelProto with one weight in each of the files."""
+    return field(7, field(2, b"tiny"), *(field(5, external(location)) for location in locations))
+
+
 FILES = {
-    "unet/model.onnx": b"graph",
+    "unet/model.onnx": onnx_model("model.onnx_data"),
     "unet/model.onnx_data": b"weights",
     "unet/config.json": b"{}",
     "scheduler/scheduler_config.json": b"{}",
@@ -132,6 +156,7 @@ SCHEMA_DEFECTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "negative size": (lambda f: f["files"]["unet/model.onnx"].update(bytes=-1), r"\$.files\[...\].bytes"),
     "short hash": (lambda f: f["files"]["unet/model.onnx"].update(sha256="ab"), r"\$.files\[...\].sha256"),
     "not a number": (lambda f: f.update(data_range=[float("nan"), 1]), "does not follow the schema"),
+    "endless number": (lambda f: f["guidance"].update(scale=10**400), r"\$.guidance.scale"),
     "range of three": (lambda f: f.update(data_range=[0, 1, 2]), r"\$.data_range"),
 }
 
@@ -142,6 +167,106 @@ def test_schema_defects_name_the_field(bundle: Path, change: Callable[[dict[str,
     with pytest.raises(ManifestError, match=text) as caught:
         read_manifest(bundle)
     assert "fix:" in str(caught.value)
+
+
+OUT_OF_RANGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "range upside down": (
+        lambda f: f.update(data_range=[1, -1]),
+        r"`data_range` is out of range(.|\n)*\[1.0, -1.0\]",
+    ),
+    "range of nothing": (lambda f: f.update(data_range=[0, 0]), "`data_range` is out of range"),
+    "no classes": (lambda f: f["guidance"].update(classes=0), "`guidance.classes` is out of range(.|\n)*got: +0"),
+    "no label": (lambda f: f["guidance"].update(null_label=-1), "`guidance.null_label` is out of range(.|\n)*-1"),
+    "huge label": (lambda f: f["guidance"].update(null_label=2**31), "`guidance.null_label` is out of range"),
+    "no steps": (lambda f: f["defaults"].update(steps=0), "`defaults.steps` is out of range(.|\n)*1 to 10000"),
+    "endless steps": (lambda f: f["defaults"].update(steps=10_001), "`defaults.steps` is out of range(.|\n)*10001"),
+}
+
+
+@pytest.mark.parametrize(("change", "text"), OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
+def test_numbers_out_of_range_name_the_field(
+    bundle: Path, change: Callable[[dict[str, Any]], object], text: str
+) -> None:
+    rewrite(bundle, change)
+    with pytest.raises(ManifestError, match=text) as caught:
+        read_manifest(bundle, check=False)
+    assert "fix:" in str(caught.value)
+
+
+def put(bundle: Path, name: str, content: bytes) -> None:
+    """Put a file into a bundle as if it had been exported with it."""
+    (bundle / name).write_bytes(content)
+    record = msgspec.to_builtins(record_file(bundle / name))
+    rewrite(bundle, lambda fields: fields["files"].update({name: record}))
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [(9, "`guidance.classes` is out of range(.|\n)*labels below 9"), (10, "`guidance.null_label` is(.|\n)*below 10")],
+)
+def test_labels_that_the_network_has_not(bundle: Path, labels: int, text: str) -> None:
+    put(bundle, "unet/config.json", json.dumps({"num_class_embeds": labels}).encode())
+    with pytest.raises(ManifestError, match=text):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize("config", ['{"num_class_embeds": 11}', '{"num_class_embeds": null}', "[]", "{"])
+def test_a_config_that_forbids_no_label(bundle: Path, config: str) -> None:
+    put(bundle, "unet/config.json", config.encode())
+    assert read_manifest(bundle).guidance is not None
+
+
+NESTED = {
+    "weight": field(5, external("other")),
+    "constant": field(1, field(5, field(5, external("other")))),
+    "branch": field(1, field(5, field(6, field(5, external("other"))))),
+    "sparse": field(15, field(1, external("other"))),
+}
+
+
+@pytest.mark.parametrize("graph", NESTED.values(), ids=NESTED)
+def test_weights_in_a_file_that_the_manifest_does_not_name(bundle: Path, graph: bytes) -> None:
+    (bundle / "unet/other").write_bytes(b"unseen")
+    put(bundle, "unet/model.onnx", field(7, graph))
+    with pytest.raises(ManifestError, match=r"weights in a file that `unet.data` does not name(.|\n)*'unet/other'"):
+        read_manifest(bundle)
+    put(bundle, "unet/other", b"unseen")
+    with pytest.raises(ManifestError, match=r"`unet.data` does not name"):
+        read_manifest(bundle)
+    rewrite(bundle, lambda fields: fields["unet"]["data"].append("unet/other"))
+    assert read_manifest(bundle).unet.data == ("unet/model.onnx_data", "unet/other")
+
+
+@pytest.mark.parametrize("location", ["../../secret", "/etc/passwd", "..\\secret"])
+def test_weights_outside_the_folder(bundle: Path, location: str) -> None:
+    put(bundle, "unet/model.onnx", onnx_model(location))
+    with pytest.raises(ManifestError, match=r"a path leaves the bundle(.|\n)*weights of unet/model\.onnx"):
+        read_manifest(bundle)
+
+
+GARBAGE = [
+    b"",
+    b"graph",
+    field(2, b"no graph"),
+    onnx_model("a")[:-3],
+    b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\x3a",
+]
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_a_graph_that_is_no_onnx(bundle: Path, content: bytes) -> None:
+    put(bundle, "unet/model.onnx", content)
+    with pytest.raises(BundleError, match=r"unet/model\.onnx is not an ONNX model"):
+        read_manifest(bundle)
+
+
+def test_the_shipped_bundle_is_told_from_a_copy(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(shipped_bundle("digits"), tmp_path / "digits"))
+    assert is_shipped(shipped_bundle("digits"))
+    assert not is_shipped(copy)
+    assert not is_shipped(shipped_bundle("digits").parent)
+    assert read_manifest(copy) == read_manifest(shipped_bundle("digits"))
 
 
 OUTSIDE = ["/etc/passwd", "../secret", "unet/../../secret", "..\\secret", "", ".", "a\0b"]

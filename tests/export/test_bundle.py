@@ -15,7 +15,7 @@ from tiny_networks import labelled_unet, listing, save_scheduler
 
 import dpmrt
 from dpmrt.engines import Defaults, Guidance, TensorSpec, read_manifest
-from dpmrt.errors import ExportError, OptionError, OutputError
+from dpmrt.errors import ExportError, ManifestError, OptionError, OutputError
 from dpmrt.export import bundle as bundle_module
 from dpmrt.export import export_bundle, load_source
 
@@ -101,6 +101,14 @@ def test_network_in_memory(traced_once: None, tmp_path: Path) -> None:
     assert manifest.guidance is None
 
 
+def test_no_absolute_path_enters_the_manifest(exported: Export, checkpoint: Path) -> None:
+    with pytest.raises(OptionError, match="no such subfolder"):
+        exported(subfolder=str(checkpoint / "unet"))
+    bundle = exported(subfolder="unet")
+    assert read_manifest(bundle).provenance["subfolder"] == "unet"
+    assert str(checkpoint.parent) not in (bundle / "dpmrt.json").read_text()
+
+
 def test_own_guidance_defaults_and_scheduler(exported: Export, checkpoint: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text('{"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}')
@@ -120,6 +128,17 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         r"the guidance does not fit(.|\n)*null label 11(.|\n)*labels below 11",
     ),
     "no scheduler": ({"scheduler": "nowhere"}, ExportError, r"the scheduler is missing(.|\n)*at nowhere"),
+    "default steps": ({"defaults": Defaults(steps=0)}, ManifestError, r"`defaults\.steps` is out of range"),
+    "scale": (
+        {"guidance": Guidance("classifier_free", 10, 10, float("nan"))},
+        ManifestError,
+        r"`guidance\.scale` is out of range(.|\n)*nan",
+    ),
+    "subfolder outside": (
+        {"subfolder": "../checkpoint/unet"},
+        OptionError,
+        "no such subfolder(.|\n)*within the source",
+    ),
     "subfolder": ({"subfolder": "vae"}, OptionError, "no such subfolder"),
 }
 
@@ -135,6 +154,12 @@ SCHEDULERS = {
     '{"_class_name": "UNet2DModel"}': "names no scheduler of diffusers",
     '{"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}': "prediction_type = 'flow_prediction'",
     '{"_class_name": "FlowMatchEulerDiscreteScheduler"}': "prediction_type = None of FlowMatch",
+    '{"_class_name": "EulerDiscreteScheduler"}': (
+        "cannot sample with this scheduler(.|\n)*'EulerDiscrete(.|\n)*--scheduler PATH(.|\n)*DDIMScheduler"
+    ),
+    '{"_class_name": "DPMSolverMultistepScheduler", "use_exponential_sigmas": true}': (
+        "cannot sample with this scheduler(.|\n)*use_exponential_sigmas(.|\n)*--scheduler PATH"
+    ),
     "[]": r"scheduler_config\.json is no JSON object",
     "{": r"scheduler_config\.json is not JSON",
 }
@@ -159,6 +184,29 @@ def test_the_target_is_looked_at_before_the_source(pristine: Path, tmp_path: Pat
     with pytest.raises(OutputError, match="the target holds something else"):
         export_bundle("no such source", tmp_path, force=True)
     assert listing(tmp_path) == ["letters"]
+
+
+@pytest.mark.parametrize("manifest", ["{}", "[]", "{", '{"format": "optimum", "files": {"notes.txt": {}}}'])
+def test_force_leaves_a_folder_with_another_manifest(exported: Export, checkpoint: Path, manifest: str) -> None:
+    bundle = checkpoint.parent / "bundle"
+    bundle.mkdir()
+    (bundle / "dpmrt.json").write_text(manifest)
+    (bundle / "notes.txt").write_text("dear")
+    with pytest.raises(OutputError, match=r"got: +dpmrt\.json in(.|\n)*did not write"):
+        exported(force=True)
+    assert listing(bundle) == ["dpmrt.json", "notes.txt"]
+
+
+def test_force_replaces_a_bundle_with_its_parity_and_engines_alone(exported: Export) -> None:
+    bundle = exported()
+    (bundle / "engines").mkdir()
+    for name in ("parity.json", "engines/some.plan"):
+        (bundle / name).write_text("{}")
+    (bundle / "unet/notes.txt").write_text("dear")
+    with pytest.raises(OutputError, match=r"unet/notes\.txt in"):
+        exported(force=True)
+    (bundle / "unet/notes.txt").unlink()
+    assert listing(exported(force=True)) == FILES
 
 
 STEPS = ("trace", "write_onnx", "check_onnx", "record_file", "write_manifest")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +65,28 @@ def test_a_defect_of_the_source_is_explained(checkpoint: Path) -> None:
     (checkpoint / "unet/config.json").write_text("{}")
     result = CliRunner().invoke(command, [str(checkpoint), "-o", str(checkpoint.parent / "bundle")])
     assert isinstance(result.exception, ExportError)
+
+
+@pytest.fixture
+def ignoring_sigterm() -> Iterator[None]:
+    """Let a command that forgets its guard fail its test instead of ending all of them."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_terminated(
+    ignoring_sigterm: None, traced_once: None, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr("dpmrt.export.bundle.check_onnx", killed)
+    result = CliRunner().invoke(command, [str(checkpoint), "-o", str(checkpoint.parent / "bundle")])
+    assert result.exit_code == 1
+    assert os.listdir(checkpoint.parent) == ["checkpoint"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def test_missing_arguments_are_usage_errors() -> None:

@@ -11,8 +11,12 @@ from dpmrt.errors import OutputError
 from dpmrt.export.folders import check_target, new_folder
 
 
+def written(folder: Path) -> list[str]:
+    return ["marker", "below/weights", "engines/"]
+
+
 def write(target: Path, text: str = "new", *, force: bool = False) -> None:
-    with new_folder(target, marker="marker", force=force) as folder:
+    with new_folder(target, marker="marker", written=written, force=force) as folder:
         (folder / "marker").write_text(text)
 
 
@@ -24,7 +28,7 @@ def test_appears_with_its_parents(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="the umask is of no account there")
 def test_files_are_as_readable_as_the_umask_says(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "bundle", marker="marker") as folder:
+    with new_folder(tmp_path / "bundle", marker="marker", written=written) as folder:
         (folder / "below").mkdir()
         for name in ("marker", "below/weights"):
             (folder / name).touch(mode=0o600)
@@ -41,7 +45,8 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
 
 def test_an_older_bundle_needs_force(tmp_path: Path) -> None:
     write(tmp_path / "bundle", "old")
-    (tmp_path / "bundle/engine").write_text("of the old one")
+    (tmp_path / "bundle/engines").mkdir()
+    (tmp_path / "bundle/engines/engine").write_text("of the old one")
     with pytest.raises(OutputError, match=r"the target exists already(.|\n)*pass --force"):
         write(tmp_path / "bundle")
     write(tmp_path / "bundle", force=True)
@@ -56,6 +61,33 @@ def test_force_never_erases_anything_else(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"the target holds something else(.|\n)*will not erase it"):
         write(tmp_path / "home", force=True)
     assert (tmp_path / "home/letters").read_text() == "dear"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "below/notes.txt", "engines.txt", "other/link"])
+def test_force_never_erases_a_file_that_is_not_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "bundle", "old")
+    path = tmp_path / "bundle" / name
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(tmp_path) if name == "other/link" else path.write_text("dear")
+    with pytest.raises(
+        OutputError, match=f"the target holds something else\n  got:      {name} in(.|\n)*did not write"
+    ):
+        write(tmp_path / "bundle", force=True)
+    assert (tmp_path / "bundle/marker").read_text() == "old"
+    assert path.is_symlink() or path.read_text() == "dear"
+
+
+def test_a_file_that_comes_while_the_new_one_is_made_is_kept(tmp_path: Path) -> None:
+    write(tmp_path / "bundle", "old")
+
+    def late() -> None:
+        with new_folder(tmp_path / "bundle", marker="marker", written=written, force=True) as folder:
+            (folder / "marker").write_text("new")
+            (tmp_path / "bundle/notes.txt").write_text("dear")
+
+    with pytest.raises(OutputError, match=r"notes\.txt in"):
+        late()
+    assert sorted(os.listdir(tmp_path / "bundle")) == ["marker", "notes.txt"]
 
 
 def test_a_file_is_no_target(tmp_path: Path) -> None:
@@ -75,7 +107,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, error: BaseException, force: b
     expected = OutputError if isinstance(error, OSError) else type(error)
 
     def fail() -> None:
-        with new_folder(target, marker="marker", force=force) as folder:
+        with new_folder(target, marker="marker", written=written, force=force) as folder:
             (folder / "marker").write_text("new")
             raise error
 
@@ -114,4 +146,4 @@ def test_a_failure_between_the_two_renames(
 def test_unwritable_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(OutputError, match=r"cannot write(.|\n)*is read-only"):
-        check_target(tmp_path / "a/bundle", marker="marker", force=False)
+        check_target(tmp_path / "a/bundle", marker="marker", written=written, force=False)

@@ -109,6 +109,29 @@ def test_command(bundle: Path) -> None:
     assert not (bundle / "parity.json").exists()
 
 
+def test_a_seed_that_is_none_is_explained_at_the_prompt(bundle: Path) -> None:
+    result = CliRunner().invoke(command, [str(bundle), "--seed", "99999999999999999999"])
+    assert isinstance(result.exception, OptionError)
+
+
+def test_the_largest_seed(bundle: Path) -> None:
+    assert verify(bundle, steps=2, seed=2**64 - 1).passed
+    assert read_parity(bundle) is not None
+
+
+def test_the_shipped_bundle_is_written_into_only_when_asked(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpmrt.engines.shipped._HERE", bundle.parent)
+    assert verify(bundle, steps=2).passed
+    result = CliRunner().invoke(command, [str(bundle), "--steps", "2"])
+    assert result.exit_code == 0, result.output
+    assert "parity.json was left as it is" in result.stdout
+    assert not (bundle / "parity.json").exists()
+    result = CliRunner().invoke(command, [str(bundle), "--steps", "2", "--write"])
+    assert "left as it is" not in result.stdout
+    assert (bundle / "parity.json").exists()
+    assert verify(bundle, steps=3, write=True) == read_parity(bundle)
+
+
 def test_help_has_examples() -> None:
     result = CliRunner().invoke(command, ["--help"])
     assert result.exit_code == 0
@@ -140,6 +163,10 @@ WRONG: dict[str, tuple[dict[str, Any], type[DpmrtError], str]] = {
     "steps": ({"steps": 0}, OptionError, "steps is out of range"),
     "tolerance": ({"tolerance": 0.0}, OptionError, "tolerance is out of range"),
     "not a number": ({"tolerance": float("nan")}, OptionError, "tolerance is out of range"),
+    "endless tolerance": ({"tolerance": float("inf")}, OptionError, "tolerance is out of range(.|\n)*got: +inf"),
+    "guidance": ({"guidance": float("nan")}, OptionError, "guidance is not a scale(.|\n)*got: +nan"),
+    "seed": ({"seed": 99999999999999999999}, OptionError, r"seed must be(.|\n)*0 to 2\*\*64 - 1"),
+    "negative seed": ({"seed": -1}, OptionError, "seed must be"),
     "backend": ({"backend": "abacus"}, OptionError, "unknown engine"),
     "source": ({"against": "nowhere"}, DpmrtError, "no model folder here"),
 }

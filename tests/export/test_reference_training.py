@@ -145,6 +145,20 @@ def test_force_never_erases_anything_but_a_training(tmp_path):
     )
 
 
+@pytest.mark.parametrize("record", ["{}", "[]", "{", '{"kind": ["unet"]}', '{"kind": "unet"}'])
+def test_force_never_erases_what_no_training_wrote(tmp_path, record):
+    (tmp_path / "training.json").write_text(record)
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(OutputError, match="the target holds something else"):
+        train_unet(tmp_path, QUICK, force=True)
+    assert (tmp_path / "note").read_text() == "mine"
+
+
+@pytest.mark.parametrize("train", TRAININGS)
+def test_force_replaces_a_training(train, tmp_path):
+    assert train(train(tmp_path / "model", QUICK), QUICK, force=True) == tmp_path / "model"
+
+
 def test_a_target_that_cannot_be_written_is_refused_before_training(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")

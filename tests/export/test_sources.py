@@ -153,6 +153,22 @@ DEFECTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change_weights(f, lambda t: t["conv_in.bias"].fill_(float("nan"))),
         r"hold NaN(.|\n)*conv_in\.bias",
     ),
+    "data range": (
+        lambda f: (f / "training.json").write_text('{"data_range": [1, -1]}'),
+        r"training\.json does not fit(.|\n)*data_range = \[1.0, -1.0\]",
+    ),
+    "endless data range": (
+        lambda f: (f / "training.json").write_text('{"data_range": [-1, Infinity]}'),
+        r"training\.json does not fit(.|\n)*data_range",
+    ),
+    "classes": (
+        lambda f: (f / "training.json").write_text('{"num_classes": 0}'),
+        r"training\.json does not fit(.|\n)*num_classes",
+    ),
+    "null class": (
+        lambda f: (f / "training.json").write_text('{"null_class": -1}'),
+        r"training\.json does not fit(.|\n)*null_class",
+    ),
     "training.json": (
         lambda f: (f / "training.json").write_text('{"null_class": "ten"}'),
         r"training\.json does not fit(.|\n)*null_class",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -131,8 +132,11 @@ def test_unknown_engine_options_are_refused(plain: Path) -> None:
     with pytest.raises(OptionError, match="no such option") as caught:
         open_backend("auto", plain, read_manifest(plain).unet, thread=2)
     assert (caught.value.got, caught.value.expected) == ("thread", "threads")
-    with pytest.raises(OptionError, match="threads is out of range"):
-        open_backend("onnxruntime", plain, read_manifest(plain).unet, threads=0)
+    most = 4 * (os.cpu_count() or 1)
+    for threads in (0, True, 1.0, "2", most + 1, 10**30):
+        with pytest.raises(OptionError, match="threads is out of range"):
+            open_backend("onnxruntime", plain, read_manifest(plain).unet, threads=threads)
+    open_backend("onnxruntime", plain, read_manifest(plain).unet, threads=np.int64(1)).close()
     with pytest.raises(OptionError, match="was given none"):
         open_backend("numpy", plain, read_manifest(plain).unet)
 
@@ -165,6 +169,25 @@ def test_a_missing_library_says_what_to_install(plain: Path, monkeypatch: pytest
     with pytest.raises(MissingExtraError) as caught:
         open_plain(plain, "auto")
     assert caught.value.fix == "pip install 'dpmrt[cpu]'"
+
+
+@pytest.mark.parametrize("chained", ["cause", "context"])
+def test_a_ctrl_c_while_the_library_loads_is_one(plain: Path, monkeypatch: pytest.MonkeyPatch, chained: str) -> None:
+    real = builtins.__import__
+
+    def interrupted(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "onnxruntime":
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as stop:
+                error = ImportError("initialization failed")
+                raise error from (stop if chained == "cause" else None)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_plain(plain, "auto")
 
 
 def test_onnx_runtime_writes_nothing_to_stderr(make_bundle: Make) -> None:

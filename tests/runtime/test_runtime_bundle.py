@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,29 @@ def test_no_prefix_of_a_graph_escapes_the_typed_errors(make_bundle: Make) -> Non
         graph.write_bytes(whole[:length])
         with contextlib.suppress(BundleError):
             assert len(read_graph_header(graph).inputs) == 2
+
+
+def test_a_bundle_that_lost_its_manifest_is_not_taken_for_a_foreign_folder(make_bundle: Make) -> None:
+    root = make_bundle()
+    (root / "parity.json").write_text("{}")
+    (root / "dpmrt.json").unlink()
+    with pytest.raises(BundleError, match=r"dpmrt\.json is missing"):
+        open_bundle(root)
+
+
+def test_only_a_folder_without_a_manifest_is_inferred(labelled: Path, make_bundle: Make) -> None:
+    assert not open_bundle(labelled).inferred
+    assert open_bundle(make_bundle(manifest=False)).inferred
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+@pytest.mark.parametrize("name", ["unet/model.onnx", "scheduler/scheduler_config.json", "dpmrt.json"])
+def test_a_file_that_links_to_itself_is_refused(make_bundle: Make, name: str) -> None:
+    root = make_bundle()
+    (root / name).unlink()
+    (root / name).symlink_to((root / name).name)
+    with pytest.raises(BundleError):
+        open_bundle(root)
 
 
 def test_manifest_and_scheduler_must_agree(make_bundle: Make) -> None:

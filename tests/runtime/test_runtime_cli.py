@@ -75,6 +75,25 @@ def test_a_progress_bar_goes_to_stderr_when_asked_for(plain: Path, tmp_path: Pat
 
 
 WRONG: dict[str, tuple[list[object], list[str]]] = {
+    "stdout": (["-o", "-"], ["has no file name", "do not go to stdout", "-o samples.png"]),
+    "no name": (["-o", ".png"], ["has no file name", "-o samples.png"]),
+    "engine for functions": (
+        ["-o", "a.png", "--engine", "numpy"],
+        ["unknown engine", "auto, onnxruntime", "--engine"],
+    ),
+    "many threads": (["-o", "a.png", "--threads", 10**6], ["threads is out of range", "processors"]),
+    "many samples": (["-o", "a.png", "-n", 4611686018427387904], ["batch is out of range"]),
+    "huge pixels": (["-o", "a.png", "--scale", 100000], ["too large", "100 megapixels"]),
+    "schedule": (["-o", "a.png", "--solver", "ddim", "--option", "schedule=linear"], ["no option of this name"]),
+    "schedule as key": (["-o", "a.png", "--option", "schedule=linear"], ["no key of this name"]),
+    "self": (["-o", "a.png", "--option", "self=1"], ["self = 1"]),
+    "prediction": (["-o", "a.png", "--option", "prediction_type=sample"], ["predicts something else"]),
+    "plan over output": (["-o", "a.npy", "--save-plan", "./a.npy"], ["--save-plan and --out are one file"]),
+    "plan over noise": (
+        ["-o", "a.npy", "--noise", "x", "--save-plan", "x"],
+        ["--save-plan and --noise are one file"],
+    ),
+    "plan over plan": (["-o", "a.npy", "--plan", "x", "--save-plan", "x"], ["--save-plan and --plan are one file"]),
     "kind": (["-o", "a.jpg"], ["unknown kind", "ends in .png or .npy", "-o a.png"]),
     "no kind": (["-o", "a"], ["unknown kind"]),
     "no folder": (["-o", "no/a.png"], ["the folder does not exist", "no/a.png"]),
@@ -106,6 +125,93 @@ def test_a_wrong_request_is_one_error_and_leaves_nothing(
     arguments, texts = WRONG[case]
     refused(run("sample", plain, *arguments), *texts)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--out", "--save-plan"])
+def test_nothing_is_written_into_the_bundle(make_bundle: Make, tmp_path: Path, option: str) -> None:
+    root = make_bundle()
+    (tmp_path / "link").symlink_to(root)
+    before = sorted(root.rglob("*"))
+    arguments = {"--out": tmp_path / "a.npy", option: tmp_path / "link/unet/b.npy"}
+    refused(run("sample", root, *(part for pair in arguments.items() for part in pair)), f"{option} lies inside the")
+    assert sorted(root.rglob("*")) == before
+    assert not (tmp_path / "a.npy").exists()
+
+
+def test_no_name_is_no_bundle(tmp_path: Path) -> None:
+    refused(run("sample", "", "-o", tmp_path / "a.png"), "this names no bundle")
+    refused(run("inspect", ""), "this names no bundle")
+
+
+def test_the_ending_may_be_upper_case_and_one_call_is_singular(plain: Path, tmp_path: Path) -> None:
+    result = run("sample", plain, "-o", tmp_path / "a.PNG", "--steps", 1)
+    assert "1 sample, 1 network call, " in result.stdout
+    with Image.open(tmp_path / "a.PNG") as picture:
+        assert picture.format == "PNG"
+    assert run("sample", plain, "-o", tmp_path / "a.NPY").exit_code == 0
+    assert np.load(tmp_path / "a.NPY").shape == (1, 1, 8, 8)
+
+
+def test_noise_from_a_file_drops_no_label(labelled: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "two.npy", randn((2, 1, 8, 8), seed=6))
+    out, start = tmp_path / "a.npy", ["--noise", tmp_path / "two.npy"]
+    refused(run("sample", labelled, "-o", out, *start, "--label", "0,1,2"), "more labels than samples", "3 labels")
+    assert run("sample", labelled, "-o", out, *start, "--label", "0").exit_code == 0
+
+
+def test_an_npy_is_what_numpy_would_have_written(plain: Path, tmp_path: Path) -> None:
+    run("sample", plain, "-o", tmp_path / "a.npy")
+    np.save(tmp_path / "b.npy", np.load(tmp_path / "a.npy"))
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of a process")
+def test_a_disk_that_refuses_numbers_is_explained(plain: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from dpmrt.runtime.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); main(sys.argv[1:])"
+    )
+    done = _python("-c", code, "sample", plain, "-o", tmp_path / "a.npy", "-n", 64)
+    assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
+    assert done.stderr.startswith("error: the file is larger than is allowed here\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["inspect"], ["--help"]])
+def test_a_stdout_that_takes_nothing_is_one_error(plain: Path, arguments: list[object]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dpmrt.runtime", *arguments, *([plain] if arguments == ["inspect"] else [])],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_folder_without_a_manifest_is_noticed(make_bundle: Make, tmp_path: Path) -> None:
+    root, notice = make_bundle(manifest=False), "no dpmrt.json: inputs read from the graph, files not checked\n"
+    assert run("inspect", root).stderr == notice
+    assert run("sample", root, "-o", tmp_path / "a.npy").stderr == notice
+    assert run("sample", root, "-o", tmp_path / "a.npy", "-q").stderr == ""
+
+
+def test_a_ctrl_c_that_became_an_import_error_is_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        module = "dpmrt.runtime.cli.sample"
+
+        def load(self) -> None:
+            raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(cli, "_entry_points", lambda: {"brew": Interrupted()})
+    result = run("brew")
+    assert (result.exit_code, result.stderr.strip()) == (130, "cancelled")
 
 
 def test_pickled_noise_is_not_unpickled(plain: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dpmrt.errors import ArrayError, NonFiniteError, OptionError
-from dpmrt.runtime.images import check_picture, layout, to_uint8, write_png
+from dpmrt.runtime.images import check_picture, layout, plan_sheet, to_uint8, write_png
 
 
 def test_the_range_is_mapped_rounded_and_cut() -> None:
@@ -58,6 +58,14 @@ def test_latents_are_no_pictures(shape: tuple[int, ...]) -> None:
     with pytest.raises(ArrayError, match="are no pictures") as caught:
         check_picture(shape)
     assert "npy" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(("batch", "columns", "scale"), [(1, None, 100_000), (1 << 20, None, None), (2, 1, 10**30)])
+def test_a_sheet_beyond_measure_is_refused(batch: int, columns: int | None, scale: int | None) -> None:
+    with pytest.raises(OptionError, match="too large") as caught:
+        plan_sheet(batch, (1, 8, 8), columns=columns, scale=scale)
+    assert "100 megapixels" in str(caught.value.expected)
+    assert plan_sheet(1024, (3, 32, 32)) == (32, 32, 2)
 
 
 @pytest.mark.parametrize("wrong", [{"columns": 0}, {"scale": -1}])

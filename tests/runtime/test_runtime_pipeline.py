@@ -11,9 +11,28 @@ import pytest
 from tiny_bundles import NULL, Make, reference
 
 from dpmrt.engines import Defaults
-from dpmrt.errors import ArrayError, BackendError, DpmrtError, NonFiniteError, OptionError, SamplingCancelled
+from dpmrt.errors import (
+    ArrayError,
+    BackendError,
+    BundleError,
+    DpmrtError,
+    NonFiniteError,
+    OptionError,
+    SamplingCancelled,
+)
 from dpmrt.runtime import Pipeline, load
-from dpmrt.solvers_np import NumpyNoise, TorchCPUNoise, compile_plan, plan_from_diffusers, randn, run_plan
+from dpmrt.runtime.request import check_schedule
+from dpmrt.solvers_np import (
+    NumpyNoise,
+    TorchCPUNoise,
+    compile_plan,
+    make_schedule,
+    plan_from_diffusers,
+    randn,
+    run_plan,
+    schedule_from_diffusers,
+)
+from dpmrt.solvers_np.grids import GRIDS
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +173,36 @@ WRONG: dict[str, tuple[dict[str, Any], type[DpmrtError], str, str]] = {
     "guidance": ({"guidance": 2.0}, OptionError, "not trained for guidance", "guidance=2.0"),
     "guidance of one": ({"guidance": 1.0}, OptionError, "not trained for guidance", "guidance=1.0"),
     "text": ({"encoder_hidden_states": np.zeros((1, 2, 3))}, OptionError, "takes no text", "None"),
-    "x_T of a batch": ({"x_T": np.zeros((3, 1, 8, 8), "f4")}, ArrayError, "x_T has the wrong shape", "3, 1, 8, 8"),
-    "x_T of a shape": ({"x_T": np.zeros((1, 8, 8), "f4")}, ArrayError, "x_T has the wrong shape", "1, 8, 8"),
-    "x_T whole": ({"x_T": np.zeros((1, 1, 8, 8), int)}, ArrayError, "x_T has the wrong dtype", "int64"),
-    "x_T NaN": ({"x_T": np.full((1, 1, 8, 8), np.nan)}, ArrayError, "x_T holds NaN or infinity", "nan at \\(0, 0"),
-    "x_T inf": ({"x_T": np.full((1, 1, 8, 8), np.inf, "f4")}, ArrayError, "x_T holds NaN or infinity", "inf at"),
+    "x_T of a batch": (
+        {"x_T": np.zeros((3, 1, 8, 8), "f4")},
+        ArrayError,
+        r"noise \(x_T, --noise\) has the wrong shape",
+        "3, 1, 8, 8",
+    ),
+    "x_T of a shape": ({"x_T": np.zeros((1, 8, 8), "f4")}, ArrayError, r"--noise\) has the wrong shape", "1, 8, 8"),
+    "x_T whole": ({"x_T": np.zeros((1, 1, 8, 8), int)}, ArrayError, r"--noise\) has the wrong dtype", "int64"),
+    "x_T NaN": ({"x_T": np.full((1, 1, 8, 8), np.nan)}, ArrayError, "holds NaN or infinity", "nan at \\(0, 0"),
+    "x_T inf": ({"x_T": np.full((1, 1, 8, 8), np.inf, "f4")}, ArrayError, "holds NaN or infinity", "inf at"),
+    "x_T ragged": ({"x_T": [[1.0], [2.0, 3.0]]}, ArrayError, r"--noise\) is no array", "inhomogeneous"),
+    "a batch of no size": ({"batch": 10**30}, OptionError, "batch is out of range", "1000"),
+    "a batch beyond memory": ({"batch": 2**40 // (4 * 64) + 1}, OptionError, "batch is out of range", "4294967297"),
+    "no plan": ({"plan": 5}, OptionError, "plan is no plan", "5"),
+    "prediction of a config": ({"prediction_type": "v_prediction"}, OptionError, "predicts something", "v_pred"),
+    "prediction of a solver": ({"solver": "ddim", "prediction": "sample"}, OptionError, "predicts some", "sample"),
+    "another schedule": ({"plan": compile_plan("ddim", "cosine", 10)}, OptionError, "another noise sch", "row 0, t"),
+    "longer schedule": (
+        {"plan": compile_plan("ddim", make_schedule("linear", train_steps=2000), 10)},
+        OptionError,
+        "another noise schedule",
+        "row 0, t = 1999",
+    ),
+    "schedule of an option": ({"beta_end": 0.05}, OptionError, "another noise schedule", "row 0"),
+    "own schedule": ({"solver": "ddim", "schedule": "linear"}, OptionError, "no option of this name", "schedule"),
+    "self": ({"self": 1}, OptionError, "no key of this name", "self = 1"),
+    "self of a solver": ({"solver": "ddim", "self": 1}, OptionError, "an option of this name", "self"),
+    "config as option": ({"scheduler_config": 1}, OptionError, "no key of this name", "scheduler_config = 1"),
+    "callback": ({"callback": 5}, OptionError, "callback cannot be called", "5"),
+    "noise for nothing": ({"noise": NumpyNoise(1)}, OptionError, "the plan adds no noise", "NumpyNoise"),
     "noise too short": ({"eta": 1.0, "noise": np.zeros((1, 1, 1, 8, 8))}, ArrayError, "recorded noise", "1, 1"),
 }
 
@@ -181,6 +225,9 @@ WRONG_LABELS: dict[str, tuple[dict[str, Any], str, str]] = {
     "one of many": ({"batch": 2, "label": [0, 7]}, "label is out of range", "a whole number"),
     "too few": ({"batch": 3, "label": [0, 1]}, "one label for each sample", "3, as batch=3"),
     "guidance alone": ({"guidance": 2.0}, "nothing to guide to without a label", "a label from 0 to 2"),
+    "no labels": ({"batch": 2, "label": []}, "one label for each sample", "2, as batch=2"),
+    "ragged": ({"batch": 2, "label": [[1], [1, 2]]}, "label is no array", "an array"),
+    "guidance without end": ({"label": 1, "guidance": 10**400}, "guidance is not a scale", "a finite number"),
     "guidance NaN": ({"label": 1, "guidance": float("nan")}, "guidance is not a scale", "a finite number"),
     "guidance text": ({"label": 1, "guidance": "2"}, "guidance is not a scale", "a finite number"),
 }
@@ -189,9 +236,10 @@ WRONG_LABELS: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("case", WRONG_LABELS)
 def test_wrong_labels_and_scales_are_explained(guided: Pipeline, case: str) -> None:
     request, what, expected = WRONG_LABELS[case]
-    with pytest.raises(OptionError, match=what) as caught:
+    with pytest.raises((OptionError, ArrayError), match=what) as caught:
         guided.sample(**request)
     assert str(caught.value.expected).startswith(expected)
+    assert "batch of 0" not in str(caught.value.fix)
 
 
 def test_a_network_with_labels_and_no_null_class_needs_a_label(make_bundle: Make) -> None:
@@ -211,6 +259,57 @@ def test_a_plan_leaves_no_choice(unlabelled: Pipeline) -> None:
     foreign = compile_plan("ddim", "linear", 3, prediction="v_prediction")
     with pytest.raises(OptionError, match="predicts something else"):
         unlabelled.sample(plan=foreign)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("solver", ["ddim", "ddpm", "dpmsolver++"])
+def test_no_grid_of_the_own_schedule_is_taken_for_a_foreign_one(solver: str, grid: str) -> None:
+    for name in ("linear", "scaled_linear", "cosine"):
+        schedule = make_schedule(name)
+        for steps in (1, 5, 50):
+            check_schedule(compile_plan(solver, schedule, steps, grid=grid), schedule, fix="")
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("karras", [False, True])
+def test_the_rounded_times_of_diffusers_are_not_taken_for_foreign_ones(spacing: str, karras: bool) -> None:
+    for betas in ("linear", "squaredcos_cap_v2"):
+        config = {"beta_schedule": betas, "timestep_spacing": spacing, "steps_offset": 1}
+        config |= {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": karras}
+        for steps in (3, 20):
+            check_schedule(plan_from_diffusers(config, steps), schedule_from_diffusers(config), fix="")
+
+
+def test_the_refusal_of_a_foreign_schedule_says_what_fits(unlabelled: Pipeline) -> None:
+    with pytest.raises(OptionError) as caught:
+        unlabelled.sample(plan=compile_plan("ddim", "cosine", 10))
+    assert re.fullmatch(r"row 0, t = 999: log\(alpha / sigma\) = -\S+", str(caught.value.got))
+    assert re.fullmatch(r"-5\.\d+ to -\d\.\d+", str(caught.value.expected))
+    assert "Pipeline.plan(...) / --save-plan for this bundle" in str(caught.value.fix)
+
+
+def test_a_schedule_rescaled_to_zero_snr_follows_its_config(make_bundle: Make) -> None:
+    keys = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+    with load(make_bundle(manifest=False, scheduler=keys)) as pipeline:
+        plan = pipeline.plan(4)
+        assert plan.alpha[0] == 0
+        np.testing.assert_array_equal(pipeline.sample(plan=plan), pipeline.sample(steps=4))
+
+
+def test_a_recording_without_draws_is_no_noise(unlabelled: Pipeline) -> None:
+    none = np.zeros((0, 1, 1, 8, 8), np.float32)
+    np.testing.assert_array_equal(unlabelled.sample(noise=none), unlabelled.sample())
+
+
+@pytest.mark.parametrize("bundle", [None, 5, "", b"digits"])
+def test_what_names_no_bundle_is_refused(bundle: Any) -> None:
+    with pytest.raises(BundleError, match="names no bundle"):
+        load(bundle)
+
+
+def test_what_is_no_engine_is_refused(plain: Path) -> None:
+    with pytest.raises(OptionError, match="neither a name nor a backend"):
+        load(plain, 5)  # type: ignore[arg-type]
 
 
 def test_a_free_size_comes_from_the_config_or_from_x_T(make_bundle: Make) -> None:
