@@ -31,12 +31,14 @@ class SchedulerConfig:
         given = {key: value for key, value in config.items() if not key.startswith("_")}
         for key in given:
             if key not in defaults:
-                near = difflib.get_close_matches(key, defaults, n=1)
+                near = [known for known in defaults if key in known.split("_")] or difflib.get_close_matches(
+                    key, defaults, n=1
+                )
                 raise OptionError(
                     f"{name} has no key of this name here",
                     got=f"{key} = {given[key]!r}",
                     expected=", ".join(defaults),
-                    fix=f"did you mean {near[0]!r}?" if near else "remove the key",
+                    fix=f"did you mean {near[0]!r}?" if near else "leave it out, or name a solver that has it",
                 )
         self.name = name
         self._values = {**defaults, **given}

@@ -379,6 +379,8 @@ REFUSED = [
     ("DDIMScheduler", 10, {"prediction_type": "flow_prediction"}, "prediction_type has a value .*flow"),
     ("DDIMScheduler", 10, {"beta_schedule": "sigmoid"}, "beta_schedule has a value .*'sigmoid'"),
     ("DDIMScheduler", 10, {"clip_samples": True}, "no key of this name here.*clip_samples = True.*'clip_sample'"),
+    (DPM_CLASS, 10, {"order": 3}, "no key of this name here.*order = 3.*did you mean 'solver_order'"),
+    (DPM_CLASS, 10, {"eta": 1.0}, "no key of this name here.*eta = 1.0.*name a solver that has it"),
     ("DDIMScheduler", 10, {"clip_sample": 1}, "clip_sample has a value that is not possible"),
     ("DDIMScheduler", 10, {"eta": "much"}, "eta must be a number.*'much'"),
     ("DDIMScheduler", 10, {"trained_betas": [0.1, 0.2]}, "trained_betas must be a row of finite numbers.*1000"),
