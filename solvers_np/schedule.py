@@ -64,7 +64,8 @@ class NoiseSchedule:
 class DiscreteVP(NoiseSchedule):
     """Variance preserving, known at the training times 0, 1, ..., N-1.
 
-    Exact at those times; between them log alpha is linear in t, as in DPM-Solver (Lu et al. 2022, appendix D.4).
+    Exact at those times; between them log alpha is linear in t, as DPM-Solver has it for discrete-time networks
+    (Lu et al. 2022, arXiv 2206.00927).
     """
 
     def __init__(self, alphas_cumprod: Floats, *, name: str = "custom") -> None:

@@ -2,7 +2,7 @@
 
 Lu et al. 2022a (DPM-Solver, arXiv 2206.00927) and Lu et al. 2022b (DPM-Solver++, arXiv 2211.01095). In both,
 the state moves by an exact linear part plus integrals of the buffered quantity's Taylor terms, which are
-h phi_k: of eps with phi_k(h) (2022a eq. 3.4 and appendix B), of x0 with phi_k(-h) (2022b eq. 3.6 and appendix A).
+h phi_k: of eps with phi_k(h) (2022a, proposition 3.1), of x0 with phi_k(-h) (2022b, the same in data prediction).
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _finite_differences(
 ) -> tuple[float, ...]:
     """Turn weights of Taylor terms into weights of the newest, second and third newest buffered quantity.
 
-    `lambdas` ends with the step's own start and end (2022b, algorithm 2 and appendix A).
+    `lambdas` ends with the step's own start and end (2022b, DPM-Solver++(2M), and its third-order kin as released).
     """
     h = lambdas[-1] - lambdas[-2]
     if order == 1 or h < NO_LENGTH:
