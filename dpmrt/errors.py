@@ -76,6 +76,10 @@ class ExportError(DpmrtError, RuntimeError):
     """A network that could not be turned into a bundle."""
 
 
+class TraceError(DpmrtError, ValueError):
+    """A scheduler object that cannot be compiled to a plan, because it is not linear or lacks what a plan needs."""
+
+
 class VerificationError(DpmrtError):
     """A bundle whose numbers are not those of the network it came from."""
 

@@ -1,39 +1,83 @@
 """Samplers as data: schedules, grids and solvers that compile to a StepPlan, and the executor that runs it."""
 
 from dpmrt.solvers_np.compile import compile_plan
-from dpmrt.solvers_np.executor import BindableModel, Callback, Executor, StepEvent, run_plan
-from dpmrt.solvers_np.from_diffusers import plan_from_diffusers, schedule_from_diffusers
-from dpmrt.solvers_np.grids import GRIDS, Grid, make_grid
-from dpmrt.solvers_np.noise import NoiseSource, NumpyNoise, RecordedNoise, TorchCPUNoise, randn
-from dpmrt.solvers_np.plan import Clip, DynamicThreshold, StepPlan
-from dpmrt.solvers_np.rows import RowList
-from dpmrt.solvers_np.schedule import NoiseSchedule
-from dpmrt.solvers_np.schedules import SCHEDULES, make_schedule
+from dpmrt.solvers_np.execution.executor import BindableModel, Callback, Executor, StepEvent, run_plan
+from dpmrt.solvers_np.from_diffusers import (
+    plan_from_diffusers,
+    prediction_from_diffusers,
+    schedule_from_diffusers,
+)
+from dpmrt.solvers_np.grids.grid import Grid
+from dpmrt.solvers_np.grids.named import GRIDS, make_grid
+from dpmrt.solvers_np.levels import Level, Levels
+from dpmrt.solvers_np.names import sampler_called
+from dpmrt.solvers_np.noise import (
+    GPUS,
+    SOURCES,
+    BrownianPath,
+    IntervalNoise,
+    NoiseSource,
+    NumpyNoise,
+    PerSample,
+    RecordedNoise,
+    TorchCPUNoise,
+    TorchCUDANoise,
+    make_noise,
+    randn,
+)
+from dpmrt.solvers_np.plans.instructions import Clip, Discard, DynamicThreshold, LearnedRange, LearnedVariance
+from dpmrt.solvers_np.plans.mix import Mix
+from dpmrt.solvers_np.plans.plan import StepPlan
+from dpmrt.solvers_np.plans.rows import RowList
+from dpmrt.solvers_np.plans.writer import PlanWriter
+from dpmrt.solvers_np.schedules.flow import flow_mu
+from dpmrt.solvers_np.schedules.named import SCHEDULES, make_schedule
+from dpmrt.solvers_np.schedules.schedule import NoiseSchedule
+from dpmrt.solvers_np.solver import Case, Solver
 from dpmrt.solvers_np.solvers import SOLVERS
 
 __all__ = [
-    "GRIDS",
-    "SCHEDULES",
-    "SOLVERS",
     "BindableModel",
+    "BrownianPath",
     "Callback",
+    "Case",
     "Clip",
+    "Discard",
     "DynamicThreshold",
     "Executor",
+    "GPUS",
+    "GRIDS",
     "Grid",
+    "IntervalNoise",
+    "LearnedRange",
+    "LearnedVariance",
+    "Level",
+    "Levels",
+    "Mix",
     "NoiseSchedule",
     "NoiseSource",
     "NumpyNoise",
+    "PerSample",
+    "PlanWriter",
     "RecordedNoise",
     "RowList",
+    "SCHEDULES",
+    "SOLVERS",
+    "SOURCES",
+    "Solver",
     "StepEvent",
     "StepPlan",
     "TorchCPUNoise",
+    "TorchCUDANoise",
     "compile_plan",
+    "flow_mu",
     "make_grid",
+    "make_noise",
     "make_schedule",
     "plan_from_diffusers",
+    "prediction_from_diffusers",
     "randn",
     "run_plan",
+    "sampler_called",
     "schedule_from_diffusers",
 ]

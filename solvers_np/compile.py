@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 from dpmrt.errors import OptionError, PlanError
-from dpmrt.solvers_np.grids import GRIDS, Grid, make_grid
+from dpmrt.solvers_np.grids.grid import Grid
+from dpmrt.solvers_np.grids.named import GRIDS, make_grid
+from dpmrt.solvers_np.levels import Level
+from dpmrt.solvers_np.names import sampler_called, unknown_sampler
 from dpmrt.solvers_np.options import accepted, check_types, choose, one_of, whole
-from dpmrt.solvers_np.plan import StepPlan
+from dpmrt.solvers_np.plans.plan import StepPlan
 from dpmrt.solvers_np.prediction import PREDICTIONS, perfect_output
-from dpmrt.solvers_np.schedule import NoiseSchedule
-from dpmrt.solvers_np.schedules import make_schedule
+from dpmrt.solvers_np.schedules.named import make_schedule
+from dpmrt.solvers_np.schedules.schedule import NoiseSchedule
 from dpmrt.solvers_np.solvers import SOLVERS
 
 MAX_STEPS = 10_000
@@ -23,66 +28,92 @@ def compile_plan(
     schedule: NoiseSchedule | str,
     steps: int,
     *,
-    grid: str | Grid = "trailing",
+    grid: str | Grid | None = None,
     prediction: str = "epsilon",
     **options: Any,
 ) -> StepPlan:
     """Compile a sampler. `options` are the solver's and the grid's own; a name neither has is refused.
 
-    >>> plan = compile_plan("dpmsolver++", "linear", 20, grid="karras", order=2)
-    >>> plan.calls
-    20
+    `solver` is a name of SOLVERS, or one that k-diffusion's users know. Such a name may settle options and the grid;
+    what is given here goes first. Without a grid it is "trailing"; in continuous time "logsnr", or, where no signal is
+    left at the start, "uniform" down to no noise.
+
+    >>> plan = compile_plan("DPM++ 2M Karras", "linear", 20)
+    >>> plan.calls, plan.meta["solver"], plan.meta["grid"]
+    (20, 'dpmsolver++', 'karras')
     """
-    factory = choose("solver", solver, SOLVERS)
+    if isinstance(solver, str) and solver not in SOLVERS and (known := sampler_called(solver)) is not None:
+        solver, options = known.solver, {**known.options, **(known.grid_options if grid is None else {}), **options}
+        grid = known.grid if grid is None else grid
+    if not isinstance(solver, str) or solver not in SOLVERS:
+        raise unknown_sampler(solver, SOLVERS)
+    found = SOLVERS[solver]
     one_of("prediction", prediction, PREDICTIONS)
     steps = whole("steps", steps, 1, MAX_STEPS)
     schedule = make_schedule(schedule) if isinstance(schedule, str) else schedule
-    solver_names = accepted(factory)
-    if isinstance(grid, Grid):
-        grid_name, grid_names = "given", []
-        if len(grid) != steps:
-            raise OptionError(
-                "steps and the grid disagree", got=f"steps={steps}", expected=f"{len(grid)}, as the grid"
-            )
-    else:
-        grid_name, grid_names = grid, accepted(choose("grid", grid, GRIDS))
-    for name in options:
-        if name not in solver_names and name not in grid_names:
-            near = difflib.get_close_matches(name, [*solver_names, *grid_names], n=1)
-            raise OptionError(
-                f"neither solver {solver!r} nor grid {grid_name!r} has an option of this name",
-                got=repr(name),
-                expected=", ".join([*solver_names, *grid_names]),
-                fix=f"did you mean {near[0]!r}?" if near else None,
-            )
-    if not isinstance(grid, Grid):
-        grid = make_grid(grid, schedule, steps, **{k: v for k, v in options.items() if k in grid_names})
-    chosen = {k: v for k, v in options.items() if k in solver_names}
-    check_types(f"solver {solver!r}", factory, chosen)
-    plan = factory(grid, prediction, **chosen)
-    reproduces(plan, 1.0 if plan.calls > len(grid) else float(grid.alpha_next[-1]), prediction)
+    if grid is None:
+        grid, usual = _usual_grid(schedule)
+        options = {**usual, **options}
+    for_grid, for_solver = _split(solver, grid, options)
+    name = grid if isinstance(grid, str) else "given"
+    made = make_grid(grid, schedule, steps, **for_grid) if isinstance(grid, str) else grid
+    if isinstance(grid, Grid) and len(grid) != steps:
+        raise OptionError("steps and the grid disagree", got=f"steps={steps}", expected=f"{len(grid)}, as the grid")
+    check_types(f"solver {solver!r}", found.make, for_solver)
+    plan = found.make(made, prediction, **for_solver)
+    if found.exact:
+        reproduces(plan, prediction)
     meta = {
         **plan.meta,
         "solver": solver,
         "schedule": schedule.name,
-        "grid": grid_name,
+        "grid": name,
         "steps": steps,
         "prediction": prediction,
-        "options": {k: v for k, v in options.items() if isinstance(v, (int, float, str))},
+        "options": {k: v for k, v in options.items() if isinstance(v, (int, float, str, list, tuple))},
     }
     return dataclasses.replace(plan, meta=meta)
 
 
-def reproduces(plan: StepPlan, end: float, prediction: str, tolerance: float = 1e-9) -> None:
-    """Refuse a plan that does not lead to `end` when the network knows x0 = 1 and the noise is zero.
+def _usual_grid(schedule: NoiseSchedule) -> tuple[str, dict[str, str]]:
+    if schedule.train_steps is not None:
+        return "trailing", {}
+    if schedule.alpha(schedule.t_max) > 0:
+        return "logsnr", {}
+    return "uniform", {"final": "zero"}
+
+
+def _split(solver: str, grid: str | Grid, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of the grid and those of the solver."""
+    grid_names = accepted(choose("grid", grid, GRIDS)) if not isinstance(grid, Grid) else []
+    solver_names, label = accepted(SOLVERS[solver].make), "given" if isinstance(grid, Grid) else grid
+    for name in options:
+        if name not in solver_names and name not in grid_names:
+            near = difflib.get_close_matches(name, [*solver_names, *grid_names], n=1)
+            raise OptionError(
+                f"neither solver {solver!r} nor grid {label!r} has an option of this name",
+                got=repr(name),
+                expected=", ".join([*solver_names, *grid_names]),
+                fix=f"did you mean {near[0]!r}?" if near else None,
+            )
+    for_grid = {k: v for k, v in options.items() if k in grid_names}
+    return for_grid, {k: v for k, v in options.items() if k in solver_names}
+
+
+def reproduces(plan: StepPlan, prediction: str, tolerance: float = 1e-9) -> None:
+    """Refuse a plan that does not lead to its end when the network knows x0 = 1 and the noise is zero.
 
     It is the one identity that the weights of every solver fulfil, so a slip in a formula shows here.
     """
-    state, slots = float(plan.alpha[plan.out >= 0][0]), [0.0] * plan.slots
+    # where next to no signal is left, weights are large and cancel: the rounding of one is multiplied by another
+    largest = max(float(abs(plan.weights).max()), float(abs(plan.convert).max()))
+    tolerance = max(tolerance, largest**2 * sys.float_info.epsilon)
+    state, slots, end = plan.start[0], [0.0] * plan.slots, plan.end[0]
     for row in range(plan.rows):
         out, slot = int(plan.out[row]), int(plan.quantity[row])
         if out >= 0:
-            slots[out] = perfect_output(prediction, float(plan.sigma[row]))
+            columns = (plan.t, plan.alpha, plan.sigma, plan.in_scale)
+            slots[out] = perfect_output(prediction, Level(*(float(column[row]) for column in columns)))
             slots[slot] = float(plan.convert[row, 0]) * state + float(plan.convert[row, 1]) * slots[out]
             slots[slot] = float(plan.restore[row, 0]) * state + float(plan.restore[row, 1]) * slots[slot]
         if plan.keep[row] >= 0:

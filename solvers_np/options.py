@@ -8,8 +8,10 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+
+import numpy as np
 
 from dpmrt.errors import OptionError
 
@@ -40,6 +42,12 @@ def one_of(option: str, value: object, allowed: Iterable[object]) -> None:
         )
 
 
+def within(option: str, value: float, low: float, high: float, expected: str | None = None) -> None:
+    """Refuse a number outside bounds; `expected` may say what they mean."""
+    if not low <= value <= high:
+        raise OptionError(f"{option} is out of range", got=value, expected=expected or f"{low:g} to {high:g}")
+
+
 def whole(option: str, value: object, low: int, high: int | None = None) -> int:
     """Return a whole number within bounds, or say what was expected."""
     index = getattr(value, "__index__", None)
@@ -56,7 +64,7 @@ def accepted(function: Callable[..., Any]) -> list[str]:
 
 
 def check_types(label: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Hold options against the annotations of a function: true or false, a whole number, a number, a text, none."""
+    """Hold options against the annotations of a function: the kinds are the keys of _IS."""
     target = function.func if isinstance(function, functools.partial) else function
     hints = typing.get_type_hints(target)
     for name, value in options.items():
@@ -76,11 +84,23 @@ def _is_number(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, typing.SupportsFloat) and math.isfinite(float(value))
 
 
+def _is_row(value: object, *tail: int) -> bool:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return (
+        array.shape[1:] == tail and array.ndim == 1 + len(tail) and array.size > 0 and bool(np.isfinite(array).all())
+    )
+
+
 _IS: dict[Any, Callable[[object], bool]] = {
     bool: lambda value: isinstance(value, bool),
     int: _is_whole,
     float: _is_number,
     str: lambda value: isinstance(value, str),
+    Sequence[float]: _is_row,
+    Sequence[tuple[float, float]]: lambda value: _is_row(value, 2),
     type(None): lambda value: value is None,
 }
 _NAMES: dict[Any, str] = {
@@ -88,6 +108,8 @@ _NAMES: dict[Any, str] = {
     int: "a whole number",
     float: "a finite number",
     str: "a text",
+    Sequence[float]: "a row of finite numbers",
+    Sequence[tuple[float, float]]: "a row of pairs of finite numbers",
     type(None): "None",
 }
 

@@ -6,10 +6,17 @@ for small z, so there the Taylor series is summed instead.
 
 from __future__ import annotations
 
+import functools
 import math
 
 _SERIES_BELOW = 0.5
 _TERMS = 18
+
+
+@functools.cache
+def _coefficients(k: int) -> tuple[float, ...]:
+    """Return those of the Taylor series, highest power first."""
+    return tuple(1.0 / math.factorial(j + k) for j in reversed(range(_TERMS)))
 
 
 def phi(k: int, z: float) -> float:
@@ -19,7 +26,10 @@ def phi(k: int, z: float) -> float:
     (1.0, 0.5)
     """
     if abs(z) < _SERIES_BELOW:
-        return sum(z**j / math.factorial(j + k) for j in range(_TERMS))
+        total = 0.0
+        for coefficient in _coefficients(k):
+            total = total * z + coefficient
+        return total
     if z == -math.inf:
         return 0.0
     value = math.expm1(z) / z

@@ -10,22 +10,64 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from dpmrt.errors import OptionError
 from dpmrt.solvers_np.compile import MAX_STEPS
-from dpmrt.solvers_np.from_diffusers.config import SchedulerConfig, class_name
+from dpmrt.solvers_np.from_diffusers.config import class_name
 from dpmrt.solvers_np.from_diffusers.ddim import plan_ddim
+from dpmrt.solvers_np.from_diffusers.ddim_inverse import plan_ddim_inverse
 from dpmrt.solvers_np.from_diffusers.ddpm import plan_ddpm
+from dpmrt.solvers_np.from_diffusers.deis import plan_deis
+from dpmrt.solvers_np.from_diffusers.dpm_inverse import plan_dpm_inverse
 from dpmrt.solvers_np.from_diffusers.dpm_multistep import plan_dpm_multistep
-from dpmrt.solvers_np.from_diffusers.schedule import SCHEDULE_KEYS, read_schedule
+from dpmrt.solvers_np.from_diffusers.dpm_sde import plan_dpm_sde
+from dpmrt.solvers_np.from_diffusers.dpm_singlestep import plan_dpm_singlestep
+from dpmrt.solvers_np.from_diffusers.edm_dpm import plan_edm_dpm
+from dpmrt.solvers_np.from_diffusers.edm_euler import plan_edm_euler
+from dpmrt.solvers_np.from_diffusers.euler import plan_euler, plan_euler_ancestral
+from dpmrt.solvers_np.from_diffusers.flow_match import plan_flow_match_euler, plan_flow_match_heun
+from dpmrt.solvers_np.from_diffusers.heun import plan_heun
+from dpmrt.solvers_np.from_diffusers.ipndm import plan_ipndm
+from dpmrt.solvers_np.from_diffusers.kdpm2 import plan_kdpm2, plan_kdpm2_ancestral
+from dpmrt.solvers_np.from_diffusers.lcm import plan_lcm
+from dpmrt.solvers_np.from_diffusers.lms import plan_lms
+from dpmrt.solvers_np.from_diffusers.noise_schedule import schedule_from_diffusers
+from dpmrt.solvers_np.from_diffusers.pndm import plan_pndm
+from dpmrt.solvers_np.from_diffusers.prediction import prediction_from_diffusers
+from dpmrt.solvers_np.from_diffusers.sa_solver import plan_sa_solver
+from dpmrt.solvers_np.from_diffusers.score_sde_ve import plan_score_sde_ve
+from dpmrt.solvers_np.from_diffusers.tcd import plan_tcd
+from dpmrt.solvers_np.from_diffusers.unipc import plan_unipc
 from dpmrt.solvers_np.options import choose, whole
-from dpmrt.solvers_np.plan import StepPlan
-from dpmrt.solvers_np.schedule import NoiseSchedule
+from dpmrt.solvers_np.plans.plan import StepPlan
+
+__all__ = ["CLASSES", "plan_from_diffusers", "prediction_from_diffusers", "schedule_from_diffusers"]
 
 CLASSES: Mapping[str, Callable[[Mapping[str, Any], int], StepPlan]] = MappingProxyType(
     {
+        "EulerDiscreteScheduler": plan_euler,
+        "EulerAncestralDiscreteScheduler": plan_euler_ancestral,
+        "HeunDiscreteScheduler": plan_heun,
+        "LMSDiscreteScheduler": plan_lms,
+        "KDPM2DiscreteScheduler": plan_kdpm2,
+        "KDPM2AncestralDiscreteScheduler": plan_kdpm2_ancestral,
+        "DPMSolverSDEScheduler": plan_dpm_sde,
+        "EDMEulerScheduler": plan_edm_euler,
         "DDPMScheduler": plan_ddpm,
         "DDIMScheduler": plan_ddim,
+        "DDIMInverseScheduler": plan_ddim_inverse,
+        "LCMScheduler": plan_lcm,
+        "TCDScheduler": plan_tcd,
+        "FlowMatchEulerDiscreteScheduler": plan_flow_match_euler,
+        "FlowMatchHeunDiscreteScheduler": plan_flow_match_heun,
+        "ScoreSdeVeScheduler": plan_score_sde_ve,
         "DPMSolverMultistepScheduler": plan_dpm_multistep,
+        "DPMSolverMultistepInverseScheduler": plan_dpm_inverse,
+        "DPMSolverSinglestepScheduler": plan_dpm_singlestep,
+        "EDMDPMSolverMultistepScheduler": plan_edm_dpm,
+        "UniPCMultistepScheduler": plan_unipc,
+        "DEISMultistepScheduler": plan_deis,
+        "SASolverScheduler": plan_sa_solver,
+        "PNDMScheduler": plan_pndm,
+        "IPNDMScheduler": plan_ipndm,
     }
 )
 
@@ -42,18 +84,3 @@ def plan_from_diffusers(scheduler_config: Mapping[str, Any], steps: int, **overr
     name = class_name(scheduler_config)
     compile_class = choose("scheduler class", name, CLASSES)
     return compile_class({**scheduler_config, **overrides}, whole("steps", steps, 1, MAX_STEPS))
-
-
-def schedule_from_diffusers(scheduler_config: Mapping[str, Any]) -> NoiseSchedule:
-    """Return the noise schedule of a diffusers scheduler config, with the float32 table that diffusers keeps."""
-    name = class_name(scheduler_config)
-    choose("scheduler class", name, CLASSES)
-    subset = {key: value for key, value in scheduler_config.items() if key in SCHEDULE_KEYS}
-    if subset.get("rescale_betas_zero_snr"):
-        raise OptionError(
-            "a schedule rescaled to zero terminal SNR has no lambda at its end",
-            got="rescale_betas_zero_snr=true",
-            expected="the scheduler's own solver",
-            fix="leave out `solver`, so that the config is followed",
-        )
-    return read_schedule(SchedulerConfig(name, subset, SCHEDULE_KEYS))

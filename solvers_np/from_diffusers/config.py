@@ -46,6 +46,9 @@ class SchedulerConfig:
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
     def choice(self, key: str, *allowed: object) -> Any:
         """Return a value that must be one of `allowed`."""
         one_of(f"{self.name}: {key}", self._values[key], allowed)
@@ -70,13 +73,13 @@ class SchedulerConfig:
         """Return a value that must be a whole number within bounds."""
         return whole(f"{self.name}: {key}", self._values[key], low, high)
 
-    def limits(self) -> dict[str, float]:
-        """Return the solver options for thresholding, or else for clipping where the class has it."""
-        if self.flag("thresholding"):
+    def limits(self) -> dict[str, Any]:
+        """Return the solver options for thresholding, or else for clipping, where the class has them."""
+        if "thresholding" in self and self.flag("thresholding"):
             return {
                 "threshold": self.number("dynamic_thresholding_ratio"),
                 "threshold_max": self.number("sample_max_value"),
             }
-        if "clip_sample" in self._values and self.flag("clip_sample"):
+        if "clip_sample" in self and self.flag("clip_sample"):
             return {"clip": self.number("clip_sample_range")}
         return {}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from dpmrt.solvers_np.from_diffusers.config import SchedulerConfig
-from dpmrt.solvers_np.from_diffusers.schedule import SCHEDULE_KEYS, read_schedule
-from dpmrt.solvers_np.from_diffusers.spacing import spaced_times
-from dpmrt.solvers_np.grids import Grid
-from dpmrt.solvers_np.plan import StepPlan
+from dpmrt.solvers_np.from_diffusers.described import described
+from dpmrt.solvers_np.from_diffusers.numbers.schedule import SCHEDULE_KEYS, read_schedule
+from dpmrt.solvers_np.from_diffusers.numbers.spacing import spaced_times
+from dpmrt.solvers_np.grids.grid import Grid
+from dpmrt.solvers_np.levels import Levels
+from dpmrt.solvers_np.plans.plan import StepPlan
 from dpmrt.solvers_np.prediction import PREDICTIONS
 from dpmrt.solvers_np.solvers.ddim import ddim
 
@@ -41,7 +42,8 @@ def plan_ddim(config: Mapping[str, Any], steps: int) -> StepPlan:
     aims = times.astype(np.int64) - schedule.train_steps // steps
     final = 1.0 if keys.flag("set_alpha_to_one") else bars[0]
     ends = np.where(aims >= 0, bars[np.maximum(aims, 0)], final)
-    grid = Grid(times, schedule.alpha(times), schedule.sigma(times), np.sqrt(ends), np.sqrt(1 - ends))
+    start = Levels.of(times, schedule.alpha(times), schedule.sigma(times))
+    grid = Grid(start, Levels.of(np.where(aims >= 0, aims, np.nan), np.sqrt(ends), np.sqrt(1 - ends)))
     prediction = keys.choice("prediction_type", *PREDICTIONS)
     plan = ddim(
         grid,
@@ -50,5 +52,4 @@ def plan_ddim(config: Mapping[str, Any], steps: int) -> StepPlan:
         eps_from_limited_x0=keys.flag("use_clipped_model_output"),
         **keys.limits(),
     )
-    meta = {**plan.meta, "scheduler": keys.name, "solver": "ddim", "steps": steps, "prediction": prediction}
-    return dataclasses.replace(plan, meta=meta)
+    return described(plan, keys, "ddim", steps, prediction)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from dpmrt.errors import OptionError
 from dpmrt.solvers_np.from_diffusers.config import SchedulerConfig
-from dpmrt.solvers_np.from_diffusers.schedule import SCHEDULE_KEYS, read_schedule
-from dpmrt.solvers_np.from_diffusers.spacing import spaced_times
-from dpmrt.solvers_np.grids import Grid
-from dpmrt.solvers_np.plan import StepPlan
+from dpmrt.solvers_np.from_diffusers.described import described
+from dpmrt.solvers_np.from_diffusers.numbers.given_times import given_times
+from dpmrt.solvers_np.from_diffusers.numbers.schedule import SCHEDULE_KEYS, read_schedule
+from dpmrt.solvers_np.from_diffusers.numbers.spacing import spaced_times
+from dpmrt.solvers_np.grids.grid import Grid
+from dpmrt.solvers_np.plans.plan import StepPlan
 from dpmrt.solvers_np.prediction import PREDICTIONS
 from dpmrt.solvers_np.solvers.ddpm import ddpm
 
@@ -26,6 +26,7 @@ _KEYS: dict[str, Any] = {
     "sample_max_value": 1.0,
     "timestep_spacing": "leading",
     "steps_offset": 0,
+    "timesteps": None,
 }
 # fixed_small_log is fixed_small by another road; fixed_large_log is read as Glide means it, exp(log(beta) / 2),
 # where diffusers takes the root of a logarithm and returns NaN.
@@ -34,29 +35,21 @@ _VARIANCE = {
     "fixed_small_log": "fixed_small",
     "fixed_large": "fixed_large",
     "fixed_large_log": "fixed_large",
+    "learned": "learned",
+    "learned_range": "learned_range",
 }
 
 
 def plan_ddpm(config: Mapping[str, Any], steps: int) -> StepPlan:
-    """Return DDPM's plan: no noise in a step that starts at time 0, noise in every other, as diffusers does."""
+    """Return DDPM's plan: no noise in a step that starts at time 0, noise in every other, as diffusers does.
+
+    `timesteps`, which diffusers takes in set_timesteps, is read in place of the spacing.
+    """
     keys = SchedulerConfig("DDPMScheduler", config, _KEYS)
-    variance = keys["variance_type"]
-    if variance in ("learned", "learned_range"):
-        raise OptionError(
-            "DDPMScheduler: a learned variance is not supported yet",
-            got=f"variance_type = {variance!r}",
-            expected=", ".join(_VARIANCE),
-            fix="pass variance_type='fixed_small' to use the mean alone",
-        )
-    schedule = read_schedule(keys)
-    grid = Grid.at_times(schedule, spaced_times(keys, steps))
+    variance = _VARIANCE[keys.choice("variance_type", *_VARIANCE)]
+    schedule = read_schedule(keys, also=("sigmoid", "laplace"))
+    given = given_times(keys, steps)
+    grid = Grid.at_times(schedule, spaced_times(keys, steps) if given is None else given)
     prediction = keys.choice("prediction_type", *PREDICTIONS)
-    plan = ddpm(
-        grid,
-        prediction,
-        variance=_VARIANCE[keys.choice("variance_type", *_VARIANCE)],
-        noise_at_end=bool(grid.t[-1] > 0),
-        **keys.limits(),
-    )
-    meta = {**plan.meta, "scheduler": keys.name, "solver": "ddpm", "steps": steps, "prediction": prediction}
-    return dataclasses.replace(plan, meta=meta)
+    plan = ddpm(grid, prediction, variance=variance, noise_at_end=bool(grid.t[-1] > 0), **keys.limits())
+    return described(plan, keys, "ddpm", steps, prediction)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
-from dpmrt.errors import OptionError
-from dpmrt.solvers_np.grids import Grid
-from dpmrt.solvers_np.plan import StepPlan
-from dpmrt.solvers_np.prediction import to_eps, to_x0, x0_to_eps
-from dpmrt.solvers_np.rows import RowList
+from dpmrt.solvers_np.grids.grid import Grid
+from dpmrt.solvers_np.options import within
+from dpmrt.solvers_np.plans.plan import StepPlan
+from dpmrt.solvers_np.plans.writer import PlanWriter
+from dpmrt.solvers_np.prediction import to_eps, x0_to_eps
+from dpmrt.solvers_np.solver import Case, Solver
+from dpmrt.solvers_np.solvers.asking import x0_and_eps_at, x0_at
 from dpmrt.solvers_np.solvers.limits import limit_x0
+from dpmrt.solvers_np.solvers.rising import refuse_rising
 
 
 def ddim(
@@ -24,43 +27,33 @@ def ddim(
 ) -> StepPlan:
     """Eq. 12 with the noise of eq. 16, scaled by eta: 0 is the ODE, 1 is DDPM's variance.
 
-    With clip or threshold, eps comes from the unlimited output unless `eps_from_limited_x0`.
+    With clip or threshold, eps comes from the unlimited output unless `eps_from_limited_x0`. On a grid whose noise
+    rises the same step encodes.
     """
-    if not 0 <= eta <= 1:
-        raise OptionError("eta is out of range", got=eta, expected="0 (no noise) to 1 (as much as DDPM)")
+    within("eta", eta, 0, 1, "0 (no noise) to 1 (as much as DDPM)")
+    if eta:
+        refuse_rising(grid, "eta", got=f"eta={eta}", expected="eta=0")
     limit = limit_x0(clip, threshold, threshold_max)
-    rows = RowList(slots=1 if limit is None or eps_from_limited_x0 else 2)
-    for t, a, s, a_next, s_next in grid:
-        std = eta * (s_next / s) * math.sqrt(max(1.0 - (a / a_next) ** 2, 0.0))
-        direction = math.sqrt(max(s_next**2 - std**2, 0.0))
-        x0, eps = to_x0(prediction, a, s), to_eps(prediction, a, s)
+    rows = PlanWriter(grid)
+    for here, there in grid:
+        shrink = (there.sigma / there.alpha) / here.ratio if eta else 0.0
+        std = eta * there.sigma * math.sqrt(max(1.0 - shrink**2, 0.0))
+        direction = math.sqrt(max(there.sigma**2 - std**2, 0.0))
+        x = rows.x
         if limit is None:
-            state, raw = (a_next * p + direction * q for p, q in zip(x0, eps))
-            rows.call(t, 0, level=(a, s), state=state, history={0: raw}, noise=std)
-        elif eps_from_limited_x0:
-            from_state, from_x0 = x0_to_eps(a, s)
-            history = {0: a_next + direction * from_x0}
-            rows.call(
-                t,
-                0,
-                level=(a, s),
-                convert=x0,
-                instruction=limit,
-                state=direction * from_state,
-                history=history,
-                noise=std,
-            )
+            x0, eps = x0_and_eps_at(rows, prediction, here)
         else:
-            history = {0: direction * eps[1], 1: a_next}
-            rows.call(
-                t,
-                1,
-                out=0,
-                level=(a, s),
-                convert=x0,
-                instruction=limit,
-                state=direction * eps[0],
-                history=history,
-                noise=std,
-            )
+            x0 = x0_at(rows, prediction, here, limit)
+            p, q = x0_to_eps(here) if eps_from_limited_x0 else to_eps(prediction, here)
+            eps = p * x + q * (x0 if eps_from_limited_x0 else rows.raw)
+        rows.move(there.alpha * x0 + direction * eps, noise=std, over=(here, there))
     return rows.plan(order=1)
+
+
+DDIM = Solver(
+    ddim,
+    paper="Song et al. 2021 (DDIM), eq. 12 and 16",
+    cases=(Case({}, 1.0),),
+    noise="with eta",
+    diffusers=("DDIMScheduler", "DDIMInverseScheduler"),
+)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 from dpmrt.errors import OptionError
-from dpmrt.solvers_np.plan import Clip, DynamicThreshold, Instruction
+from dpmrt.solvers_np.plans.instructions import Clip, DynamicThreshold, Instruction
 
 
-def limit_x0(clip: float | None, threshold: float | None, threshold_max: float) -> Instruction | None:
+def limit_x0(
+    clip: float | None = None, threshold: float | None = None, threshold_max: float = 1.0
+) -> Instruction | None:
     """Return the instruction for `clip` (a limit) or `threshold` (a ratio), or None for neither."""
     if clip is not None and threshold is not None:
         raise OptionError(

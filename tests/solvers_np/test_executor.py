@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from dpmrt.errors import ArrayError, NonFiniteError, SamplingCancelled
 from dpmrt.solvers_np import (
     Clip,
+    Discard,
     DynamicThreshold,
     Executor,
     NumpyNoise,
@@ -278,7 +280,7 @@ def test_a_bound_model_gets_buffers_that_stay_and_do_not_overlap(shape: tuple[in
     first = executor.run(x)
     second = executor.run(x)
     assert [b.ctypes.data for b in (model.x, *model.outputs)] == addresses
-    assert model.calls == [(t, i % 3) for i, t in enumerate(plan.timesteps)] * 2
+    assert model.calls == list(zip(plan.timesteps.tolist(), plan.out.tolist())) * 2
     assert first.tobytes() == second.tobytes() == run_plan(plan, shrink, x).tobytes()
 
 
@@ -487,3 +489,54 @@ def test_an_executor_refuses_another_shape_or_dtype() -> None:
 def test_a_network_that_answers_in_another_shape_is_refused() -> None:
     with pytest.raises(ArrayError, match=r"the network's output has the wrong shape\n.*\(1, 8\)\n.*\(1, 4\)"):
         run_plan(compile_plan("ddim", "linear", 2), lambda x, t: np.ones((1, 8)), np.ones((1, 4)))
+
+
+@pytest.mark.parametrize("rows_that_add", [(0, 2), (2,)])
+def test_discarded_noise_is_drawn_and_left_out(rows_that_add: tuple[int, ...]) -> None:
+    """A plan that shares a generator with diffusers draws in every step, used or not."""
+    rows = RowList(slots=1)
+    for k in range(3):
+        adds = k in rows_that_add
+        rows.call(
+            float(3 - k),
+            0,
+            level=(1.0, 0.0),
+            state=1.0,
+            history={0: 0.0},
+            noise=1.0 if adds else 0.0,
+            noise_instruction=None if adds else Discard(),
+        )
+    plan = rows.plan()
+    draws = np.array([[[1.0]], [[10.0]], [[100.0]]])
+    assert (plan.draws, plan.noisy.tolist()) == (3, [True] * 3)
+    got = run_plan(plan, lambda x, t: 0 * x, np.zeros((1, 1)), noise=draws)
+    assert got[0, 0] == sum(draws[k, 0, 0] for k in rows_that_add)
+    assert StepPlan.from_bytes(plan.to_bytes()).digest() == plan.digest()
+
+
+def test_a_plan_that_only_discards_draws_nothing() -> None:
+    rows = RowList(slots=1)
+    rows.call(1.0, 0, level=(1.0, 0.0), state=1.0, history={0: 0.0}, noise_instruction=Discard())
+    plan = rows.plan()
+    assert (plan.stochastic, plan.draws) == (False, 0)
+
+
+class Spans:
+    """A source that writes down what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[float, float]] = []
+
+    def normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        raise AssertionError("a source with between is not asked for normal")
+
+    def between(self, shape: tuple[int, ...], start: float, end: float) -> np.ndarray:
+        self.asked.append((start, end))
+        return np.zeros(shape)
+
+
+def test_a_source_is_asked_with_the_interval_that_its_noise_crosses() -> None:
+    plan, source = compile_plan("ddpm", "linear", 5), Spans()
+    run_plan(plan, lambda x, t: 0 * x, np.ones((1, 2)), noise=source)
+    shares = plan.sigma**2
+    assert source.asked == [pytest.approx(pair) for pair in itertools.pairwise(shares)]

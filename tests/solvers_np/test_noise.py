@@ -1,4 +1,4 @@
-"""Noise: torch's CPU stream to the last digits, without torch."""
+"""Noise: torch's CPU stream to the last digits, without torch; sources by name, for each sample, recorded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from dpmrt.errors import ArrayError, OptionError
-from dpmrt.solvers_np import NumpyNoise, RecordedNoise, TorchCPUNoise, randn
+from dpmrt.solvers_np.noise import (
+    SOURCES,
+    BrownianPath,
+    NumpyNoise,
+    PerSample,
+    RecordedNoise,
+    TorchCPUNoise,
+    as_source,
+    asker,
+    make_noise,
+    randn,
+)
 
 TOLERANCE = 5e-7  # two units in the last place of numbers from 2 to 4; the most seen in 8 million draws is 4.8e-7
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1]
@@ -94,7 +105,7 @@ def test_successive_draws_equal_torch(sizes: tuple[int, ...]) -> None:
         np.testing.assert_allclose(ours.normal((size,)), want, atol=TOLERANCE, rtol=0, err_msg=f"draw {index}")
 
 
-@pytest.mark.parametrize("like", ["torch-cpu", "numpy"])
+@pytest.mark.parametrize("like", SOURCES)
 def test_shape_dtype_and_repeatability(like: str) -> None:
     for shape in SHAPES:
         values = randn(shape, 3, like)
@@ -119,7 +130,7 @@ def test_seed_zero_is_a_seed() -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.0, "0", None, True, math.nan])
-@pytest.mark.parametrize("like", ["torch-cpu", "numpy"])
+@pytest.mark.parametrize("like", SOURCES)
 def test_bad_seeds(seed: Any, like: str) -> None:
     with pytest.raises(OptionError, match=r"seed must be a whole number\n.*\n.*0 to 2\*\*64 - 1"):
         randn((2,), seed, like)
@@ -140,3 +151,110 @@ def test_recorded_noise_is_used_up() -> None:
     ]
     with pytest.raises(ArrayError, match=r"the recorded noise is used up\n.*2 draws"):
         noise.normal((3,))
+
+
+# For each sample.
+
+
+@pytest.mark.parametrize("like", SOURCES)
+def test_a_list_of_seeds_is_one_stream_for_each_sample(like: str) -> None:
+    noise, alone = make_noise(like, [3, 0, 3]), [make_noise(like, seed) for seed in (3, 0, 3)]
+    for _ in range(3):
+        batch = noise.normal((3, 2, 9))
+        assert batch.dtype == np.float32
+        for sample, single in zip(batch, alone):
+            assert sample.tobytes() == single.normal((1, 2, 9)).tobytes()
+
+
+def test_a_list_of_seeds_is_a_list_of_generators_in_diffusers() -> None:
+    torch = pytest.importorskip("torch")
+    tensors = pytest.importorskip("diffusers.utils.torch_utils")
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    ours = make_noise("torch-cpu", [5, 6])
+    for shape in [(2, 4, 8, 8), (2, 3), (2, 4, 8, 8)]:
+        want = tensors.randn_tensor(shape, generator=generators).numpy()
+        np.testing.assert_allclose(ours.normal(shape), want, atol=TOLERANCE, rtol=0)
+
+
+def test_seeds_that_do_not_fit_the_batch() -> None:
+    message = r"another number of seeds than the batch has samples\n.*2 seeds, shape \(3, 4\)\n.*one seed for each"
+    with pytest.raises(ArrayError, match=message):
+        as_source(make_noise("numpy", [1, 2]), (3, 4), 1)
+    with pytest.raises(ArrayError, match=message):
+        randn((3, 4), [1, 2])
+    with pytest.raises(OptionError, match="the list of seeds is empty"):
+        make_noise("numpy", [])
+    with pytest.raises(OptionError, match=r"seed must be a whole number\n.*-1"):
+        make_noise("numpy", [1, -1])
+
+
+def test_options_of_another_source() -> None:
+    with pytest.raises(OptionError, match=r"numpy has no option of this name\n.*'gpu'\n.*no options"):
+        make_noise("numpy", 0, gpu="T4")
+    with pytest.raises(OptionError, match=r"torch-cuda: gpu must be a text or None\n.*4"):
+        randn((2,), 0, "torch-cuda", gpu=4)
+
+
+# What run_plan accepts.
+
+
+class Spanned:
+    """Remembers the intervals it was asked with."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[float, float]] = []
+
+    def normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        raise AssertionError("asked without the interval")
+
+    def between(self, shape: tuple[int, ...], start: float, end: float) -> np.ndarray:
+        self.spans.append((start, end))
+        return np.full(shape, end - start, np.float32)
+
+
+def test_a_source_is_asked_with_the_interval_if_it_wants_it() -> None:
+    source = Spanned()
+    assert as_source(source, (2, 3), 5) is source
+    assert asker(source)((2, 3), 0.5, 0.25).tolist() == [[-0.25] * 3] * 2
+    assert source.spans == [(0.5, 0.25)]
+    plain = asker(TorchCPUNoise(4))
+    assert plain((2, 3), 0.5, 0.25).tobytes() == randn((2, 3), 4).tobytes()
+
+
+def test_a_mixed_batch_asks_each_source_in_its_way() -> None:
+    noise = PerSample([TorchCPUNoise(1), BrownianPath(2)])
+    got = noise.between((2, 5), 0.5, 0.25)
+    assert got[:1].tobytes() == randn((1, 5), 1).tobytes()
+    assert got[1:].tobytes() == BrownianPath(2).between((1, 5), 0.5, 0.25).tobytes()
+
+
+def test_functions_arrays_and_nothing() -> None:
+    assert as_source(None, (2, 3), 1).normal((2, 3)).tobytes() == randn((2, 3), 0).tobytes()
+    assert as_source(np.ones, (2, 3), 9).normal((2, 3)).tolist() == np.ones((2, 3)).tolist()
+    drawn = np.arange(12.0).reshape(2, 2, 3)
+    assert as_source(drawn, (2, 3), 2).normal((2, 3)).tolist() == drawn[0].tolist()
+    assert as_source(drawn.tolist(), (2, 3), 2).normal((2, 3)).tolist() == drawn[0].tolist()
+
+
+def test_recorded_noise_is_checked_by_what_is_left() -> None:
+    noise = RecordedNoise(np.zeros((3, 2, 3)))
+    assert as_source(noise, (2, 3), 3) is noise
+    noise.normal((2, 3))
+    assert as_source(noise, (2, 3), 2) is noise
+    with pytest.raises(ArrayError, match=r"the recorded noise does not fit the plan\n.*\(2, 2, 3\)\n.*\(3, 2, 3\)"):
+        as_source(noise, (2, 3), 3)
+
+
+REFUSED = [
+    (np.zeros((1, 2, 3), int), "the recorded noise has the wrong dtype"),
+    ("text", "the recorded noise has the wrong dtype"),
+    (1.5, r"the recorded noise does not fit the plan\n.*shape \(\)"),
+    (np.full((1, 2, 3), np.inf), "the recorded noise holds NaN or infinity"),
+    (type("Half", (), {"between": Spanned.between})(), r"has between\(\) but no normal\(\)\n.*Half"),
+]
+
+
+@pytest.mark.parametrize(("noise", "message"), REFUSED)
+def test_what_is_no_noise(noise: Any, message: str) -> None:
+    with pytest.raises(ArrayError, match=message):
+        as_source(noise, (2, 3), 1)

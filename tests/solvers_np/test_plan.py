@@ -15,7 +15,7 @@ import pytest
 
 from dpmrt.errors import OutputError, PlanError
 from dpmrt.solvers_np import Clip, DynamicThreshold, RowList, StepPlan, compile_plan
-from dpmrt.solvers_np.plan import COLUMNS
+from dpmrt.solvers_np.plans.plan import COLUMNS
 
 
 def small() -> StepPlan:
@@ -92,7 +92,7 @@ def test_counts() -> None:
 def test_describe() -> None:
     rows = RowList(slots=2)
     rows.call(9.0, 0, level=(0.6, 0.8), state=0.5, history={0: 0.25}, instruction=Clip(2.0), convert=(1.5, -0.5))
-    rows.move(state=1.0, history={0: 0.5}, noise=0.1)
+    rows.move(state=1.0, history={0: 0.5}, noise=0.1, span=(0.64, 0.25))
     assert rows.plan().describe() == [
         {
             "row": 0,
@@ -106,6 +106,8 @@ def test_describe() -> None:
             "state": 0.5,
             "history": {0: 0.25},
             "noise": 0.0,
+            "noise_instruction": None,
+            "span": [0.0, 0.0],
         },
         {
             "row": 1,
@@ -119,6 +121,8 @@ def test_describe() -> None:
             "state": 1.0,
             "history": {0: 0.5},
             "noise": 0.1,
+            "noise_instruction": None,
+            "span": [0.64, 0.25],
         },
     ]
     json.dumps(compile_plan("dpmsolver++", "linear", 5).describe())
@@ -150,14 +154,15 @@ def test_the_bytes_of_a_file() -> None:
         b'{"dtype":"<i4","name":"out","shape":[1]},{"dtype":"<i4","name":"quantity","shape":[1]},'
         b'{"dtype":"<f8","name":"convert","shape":[1,2]},{"dtype":"<i4","name":"instruction","shape":[1]},'
         b'{"dtype":"<f8","name":"restore","shape":[1,2]},{"dtype":"<i4","name":"keep","shape":[1]},'
-        b'{"dtype":"<f8","name":"weights","shape":[1,2]},{"dtype":"<f8","name":"noise","shape":[1]}],'
-        b'"instructions":[],"meta":{}}'
+        b'{"dtype":"<f8","name":"weights","shape":[1,2]},{"dtype":"<f8","name":"noise","shape":[1]},'
+        b'{"dtype":"<i4","name":"noise_instruction","shape":[1]},{"dtype":"<f8","name":"span","shape":[1,2]}],'
+        b'"end":[1.0,0.0],"init_scale":1.0,"instructions":[],"meta":{},"parts":1,"start":[0.6,0.8]}'
     )
     header += b" " * (-(16 + len(header)) % 64)
-    assert data[:16] == b"DPMSTEPS\x01\x00\x00\x00" + struct.pack("<I", len(header))
+    assert data[:16] == b"DPMSTEPS\x02\x00\x00\x00" + struct.pack("<I", len(header))
     assert data[16 : 16 + len(header)] == header
     body = data[16 + len(header) : -32]
-    assert len(body) == 12 * 64
+    assert len(body) == 14 * 64
     assert body[:64] == struct.pack("<d", 7.0) + b"\0" * 56
     assert body[4 * 64 : 5 * 64] == b"\0" * 64  # out
     assert body[7 * 64 : 7 * 64 + 4] == b"\xff\xff\xff\xff"  # instruction: none
@@ -196,7 +201,7 @@ MALFORMED = {
     "empty": (b"", "is not a step file\n.*b''\n.*DPMSTEPS"),
     "short": (GOOD[:40], r"is truncated\n.*40 bytes"),
     "another magic": (sealed(b"NUMPY\0\0\0" + GOOD[8:-32]), "is not a step file"),
-    "a future version": (sealed(GOOD[:8] + b"\x02\0\0\0" + GOOD[12:-32]), "version that is not known here\n.*2\n.*1"),
+    "a future version": (sealed(GOOD[:8] + b"\x03\0\0\0" + GOOD[12:-32]), "version that is not known here\n.*3\n.*2"),
     "truncated": (GOOD[:-1], "is truncated or was altered"),
     "cut in half": (GOOD[: len(GOOD) // 2], "is truncated or was altered"),
     "one bit": (GOOD[:700] + bytes([GOOD[700] ^ 1]) + GOOD[701:], "is truncated or was altered"),

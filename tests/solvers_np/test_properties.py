@@ -9,25 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from measure import cases, is_stochastic
 
-from dpmrt.solvers_np import NoiseSchedule, StepPlan, compile_plan, make_schedule, run_plan
+from dpmrt.solvers_np import SOLVERS, NoiseSchedule, StepPlan, compile_plan, make_schedule, run_plan
+from dpmrt.solvers_np.options import accepted
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 SCHEDULE_OF = {name: make_schedule(name) for name in ("linear", "scaled_linear", "cosine", "squaredcos_cap_v2")}
-SOLVER_OPTIONS = [
-    ("ddpm", {}),
-    ("ddim", {}),
-    ("ddim", {"eta": 0.7}),
-    *(
-        (name, {"order": order, "solver_type": kind})
-        for name in ("dpmsolver", "dpmsolver++")
-        for order in (1, 2, 3)
-        for kind in ("midpoint", "heun")
-    ),
-    *((name, {"order": order}) for name in ("sde-dpmsolver", "sde-dpmsolver++") for order in (1, 2)),
-]
-DETERMINISTIC = [(name, o) for name, o in SOLVER_OPTIONS if "sde" not in name and name != "ddpm" and "eta" not in o]
-GRID_NAMES = ("uniform", "quadratic", "logsnr", "linspace", "leading", "trailing", "karras")
+SOLVER_OPTIONS = [(name, dict(case.options)) for name, case in cases() if SOLVERS[name].exact]
+DETERMINISTIC = [(name, dict(case.options)) for name, case in cases() if not is_stochastic(name, case)]
+WITH_DENOISING = [pair for pair in DETERMINISTIC if "denoise_to_zero" in accepted(SOLVERS[pair[0]].make)]
+GRID_NAMES = ("uniform", "quadratic", "logsnr", "linspace", "leading", "trailing", "karras", "exponential", "beta")
 
 steps_ = st.integers(1, 30)
 schedules = st.sampled_from(sorted(SCHEDULE_OF))
@@ -39,8 +31,16 @@ finals = st.fixed_dictionaries({"lower_order_final": st.booleans(), "euler_at_fi
 
 def compiled(solver: tuple, schedule: str, steps: int, grid: str, prediction: str, **more: Any) -> StepPlan:
     name, options = solver
-    more = more if "dpmsolver" in name else {}
-    return compile_plan(name, SCHEDULE_OF[schedule], steps, grid=grid, prediction=prediction, **options, **more)
+    known = accepted(SOLVERS[name].make)
+    options = {**options, **{key: value for key, value in more.items() if key in known}}
+    for order in ("order", "predictor_order", "corrector_order"):
+        if order in options:
+            options[order] = min(options[order], steps)
+    if "skip_prk_steps" in known and steps < 4:
+        options["skip_prk_steps"] = True
+    if options.get("order", 3) < 3:
+        options.pop("third_order", None)
+    return compile_plan(name, SCHEDULE_OF[schedule], steps, grid=grid, prediction=prediction, **options)
 
 
 def perfect(schedule: NoiseSchedule, prediction: str, x0: np.ndarray) -> Any:
@@ -52,6 +52,11 @@ def perfect(schedule: NoiseSchedule, prediction: str, x0: np.ndarray) -> Any:
         return {"epsilon": eps, "sample": x0, "v_prediction": alpha * eps - sigma * x0}[prediction]
 
     return model
+
+
+def rounding(plan: StepPlan) -> float:
+    """Return a tolerance: two stages from almost no signal to almost no noise magnify rounding by both weights."""
+    return 1e-7 * max(1.0, (abs(plan.weights).max() / 1e3) ** 2)
 
 
 def smooth(x: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -67,7 +72,7 @@ def test_a_perfect_network_is_reproduced(
     x0, x = rng.uniform(-1, 1, shape), rng.standard_normal(shape)
     plan = compiled(solver, schedule, steps, grid, prediction)
     model = perfect(SCHEDULE_OF[schedule], prediction, x0)
-    np.testing.assert_allclose(run_plan(plan, model, x), x0, atol=1e-7)
+    np.testing.assert_allclose(run_plan(plan, model, x), x0, atol=rounding(plan))
 
 
 @given(solver=st.sampled_from(DETERMINISTIC), schedule=schedules, steps=steps_, prediction=predictions, shape=shapes)
@@ -80,7 +85,7 @@ def test_a_perfect_network_is_followed_to_the_end_of_the_schedule(
     start, end = ((float(table.alpha(t)), float(table.sigma(t))) for t in (table.t_max, table.t_min))
     plan = compiled(solver, schedule, steps, grid, prediction)
     result = run_plan(plan, perfect(table, prediction, x0), start[0] * x0 + start[1] * eps)
-    np.testing.assert_allclose(result, end[0] * x0 + end[1] * eps, atol=1e-7)
+    np.testing.assert_allclose(result, end[0] * x0 + end[1] * eps, atol=rounding(plan))
 
 
 @given(
@@ -146,18 +151,20 @@ def test_superposition(
         answers = iter(outputs)
         return run_plan(plan, lambda x, t: next(answers), x, noise=noise if plan.stochastic else None)
 
-    p, q = ([rng.standard_normal((*n, 2, 3)) for n in ((), (steps,), (steps,))] for _ in range(2))
+    counts = ((), (plan.calls,), (plan.draws,))
+    p, q = ([rng.standard_normal((*n, 2, 3)) for n in counts] for _ in range(2))
     both = run(*(a * u + b * v for u, v in zip(p, q)))
     one, two = run(*p), run(*q)
     scale = 1 + np.abs(one).max() + np.abs(two).max()
     np.testing.assert_allclose(both, a * one + b * two, atol=1e-9 * scale)
 
 
-@given(solver=st.sampled_from(DETERMINISTIC[1:]), steps=st.integers(1, 20), prediction=predictions)
+@given(solver=st.sampled_from(WITH_DENOISING), steps=st.integers(1, 20), prediction=predictions)
 def test_denoise_to_zero_returns_x0(solver: tuple, steps: int, prediction: str) -> None:
-    name, options = solver
     schedule = SCHEDULE_OF["linear"]
     x0 = np.linspace(-1, 1, 6).reshape(2, 3)
-    plan = compile_plan(name, schedule, steps, grid="logsnr", prediction=prediction, denoise_to_zero=True, **options)
-    assert plan.calls == steps + 1
-    np.testing.assert_allclose(run_plan(plan, perfect(schedule, prediction, x0), np.ones((2, 3))), x0, atol=1e-7)
+    plain = compiled(solver, "linear", steps, "logsnr", prediction)
+    plan = compiled(solver, "linear", steps, "logsnr", prediction, denoise_to_zero=True)
+    assert plan.calls == plain.calls + 1
+    result = run_plan(plan, perfect(schedule, prediction, x0), np.ones((2, 3)))
+    np.testing.assert_allclose(result, x0, atol=rounding(plan))

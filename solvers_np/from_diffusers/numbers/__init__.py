@@ -1,0 +1,1 @@
+"""The sigmas, times and tables that diffusers computes from a config."""

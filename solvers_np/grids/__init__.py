@@ -1,0 +1,1 @@
+"""Time grids: at which levels the network is called."""

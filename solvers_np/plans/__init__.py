@@ -1,0 +1,1 @@
+"""Plans: samplers as tables, how they are written, and their file."""

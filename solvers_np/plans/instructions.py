@@ -1,0 +1,84 @@
+"""The named operations of a plan that are not linear, as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dpmrt.errors import PlanError
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """Limit the quantity, a prediction of x0, to [-limit, limit]."""
+
+    limit: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicThreshold:
+    """Limit each sample of x0 to its own percentile s, at least 1 and at most `limit`, and divide by s.
+
+    Saharia et al. 2022 (Imagen), section 2.3.
+    """
+
+    ratio: float
+    limit: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedRange:
+    """Scale the noise to a variance between two, in their logarithms: the output's second part, -1 to 1, says where.
+
+    Nichol and Dhariwal 2021, eq. 15.
+    """
+
+    log_small: float
+    log_large: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedVariance:
+    """Scale the noise to the variance that is the output's second part."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Discard:
+    """Draw noise that the row does not use, as a sampler does that shares one generator and draws in every step."""
+
+
+Instruction = Clip | DynamicThreshold
+NoiseInstruction = LearnedRange | LearnedVariance | Discard
+INSTRUCTIONS: Mapping[str, type[Instruction | NoiseInstruction]] = {
+    "clip": Clip,
+    "dynamic_threshold": DynamicThreshold,
+    "learned_range": LearnedRange,
+    "learned_variance": LearnedVariance,
+    "discard": Discard,
+}
+
+
+def read_instructions(header: Mapping[str, Any], source: str) -> tuple[Instruction | NoiseInstruction, ...]:
+    """Return the instructions that a step file's header lists."""
+    made: list[Instruction | NoiseInstruction] = []
+    listed = header.get("instructions", [])
+    for entry in listed if isinstance(listed, list) else [listed]:
+        fields = dict(entry) if isinstance(entry, dict) else {}
+        kind = INSTRUCTIONS.get(str(fields.pop("name", "")))
+        expected = {field.name for field in dataclasses.fields(kind)} if kind else set()
+        if (
+            kind is None
+            or set(fields) != expected
+            or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in fields.values())
+        ):
+            raise PlanError(
+                f"{source} holds an instruction that this version does not know",
+                got=json.dumps(entry),
+                expected="one of " + ", ".join(INSTRUCTIONS),
+                fix="update dpmrt, or compile the plan again",
+            )
+        made.append(kind(**fields))
+    return tuple(made)
