@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from dpmrt.export.bundle import export_bundle
     from dpmrt.export.parity import verify
     from dpmrt.export.sources import Source, load_source
+    from dpmrt.export.trace import trace_scheduler
 
-__all__ = ["Source", "export_bundle", "load_source", "verify"]
+__all__ = ["Source", "export_bundle", "load_source", "trace_scheduler", "verify"]
 
 _HOMES = {
     "Source": "dpmrt.export.sources",
     "export_bundle": "dpmrt.export.bundle",
     "load_source": "dpmrt.export.sources",
+    "trace_scheduler": "dpmrt.export.trace",
     "verify": "dpmrt.export.parity",
 }
 

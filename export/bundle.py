@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -27,11 +27,11 @@ from dpmrt.errors import ExportError, OptionError
 from dpmrt.export.folders import check_target, new_folder
 from dpmrt.export.onnx_export import EXTERNAL_ABOVE, MODEL_NAME, OPSET, check_onnx, trace, write_onnx
 from dpmrt.export.provenance import library_versions, utc_date
-from dpmrt.export.schedulers import SCHEDULER_NAME, prediction_of
+from dpmrt.export.schedulers import SCHEDULER_NAME, scheduler_class
 from dpmrt.export.sources import Source, find_scheduler, load_source, read_json_object, source_of_model
-from dpmrt.solvers_np import plan_from_diffusers
-from dpmrt.solvers_np.from_diffusers import CLASSES
+from dpmrt.solvers_np import plan_from_diffusers, prediction_from_diffusers
 
+T = TypeVar("T")
 PHASES = ("load", "trace", "write", "check", "hash")
 PRECISIONS = ("fp32",)
 REFERENCE_GUIDANCE_SCALE = 2.0
@@ -149,6 +149,9 @@ def draft_manifest(
 ) -> Manifest:
     """Return the manifest that an export of `source` will have, apart from its files."""
     training = source.training
+    defaults = defaults or Defaults(steps=20)
+    scheduler_class(scheduler_config)
+    prediction: Any = _sampled_with(lambda: prediction_from_diffusers(scheduler_config))
     manifest = Manifest(
         format="dpmrt-bundle",
         version=FORMAT_VERSION,
@@ -160,15 +163,15 @@ def draft_manifest(
             config="unet/config.json",
         ),
         scheduler=f"scheduler/{SCHEDULER_NAME}",
-        prediction=prediction_of(scheduler_config),
+        prediction=prediction,
         files={},
         guidance=_guidance(source, guidance),
         data_range=training.data_range if training else (-1.0, 1.0),
-        defaults=defaults or Defaults(steps=20),
+        defaults=defaults,
         provenance=_provenance(source, target),
     )
     check_numbers(manifest)
-    _check_plan(scheduler_config, manifest.defaults.steps)
+    _sampled_with(lambda: plan_from_diffusers(scheduler_config, manifest.defaults.steps))
     return manifest
 
 
@@ -196,16 +199,16 @@ def _guidance(source: Source, guidance: Guidance | None) -> Guidance | None:
     return guidance
 
 
-def _check_plan(scheduler_config: Mapping[str, Any], steps: int) -> None:
-    """Refuse a scheduler that the bundle could not be sampled with."""
+def _sampled_with(ask: Callable[[], T]) -> T:
+    """Return what the scheduler's config gives, or refuse a scheduler that the bundle could not be sampled with."""
     try:
-        plan_from_diffusers(scheduler_config, steps)
+        return ask()
     except OptionError as error:
         raise ExportError(
             f"dpmrt cannot sample with this scheduler: {error.what}",
             got=error.got,
             expected=error.expected,
-            fix="pass --scheduler PATH (scheduler=... in Python) with a config of " + " or ".join(CLASSES),
+            fix="pass --scheduler PATH (scheduler=... in Python) with another config, as of DDIMScheduler",
         ) from error
 
 

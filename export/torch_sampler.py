@@ -55,14 +55,15 @@ def sample_with_torch(
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, *(int(axis) for axis in source.signature.inputs[0].shape[1:]))
     x_T = torch.randn(shape, generator=generator)
-    x = x_T * scheduler.init_noise_sigma
+    x = x_T * getattr(scheduler, "init_noise_sigma", 1.0)  # flow-matching schedulers have none
     options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     predict = _predictor(source.model, condition or Condition())
+    scale = getattr(scheduler, "scale_model_input", lambda sample, t: sample)
     states: list[Array] = []
     times = [float(t) for t in scheduler.timesteps]
     with torch.inference_mode(), _recorded_noise(scheduler) as noises:
         for index, t in enumerate(scheduler.timesteps):
-            output = predict(scheduler.scale_model_input(x, t), t)
+            output = predict(scale(x, t), t)
             x = scheduler.step(output, t, x, **options).prev_sample
             states.append(x.numpy().astype(np.float32))
             if progress:

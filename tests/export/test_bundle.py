@@ -152,13 +152,14 @@ def test_wrong_requests(exported: Export, options: dict[str, Any], kind: type[Ex
 SCHEDULERS = {
     '{"_class_name": "Nonesuch"}': "names no scheduler of diffusers(.|\n)*'Nonesuch'",
     '{"_class_name": "UNet2DModel"}': "names no scheduler of diffusers",
-    '{"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}': "prediction_type = 'flow_prediction'",
-    '{"_class_name": "FlowMatchEulerDiscreteScheduler"}': "prediction_type = None of FlowMatch",
-    '{"_class_name": "EulerDiscreteScheduler"}': (
-        "cannot sample with this scheduler(.|\n)*'EulerDiscrete(.|\n)*--scheduler PATH(.|\n)*DDIMScheduler"
+    '{"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}': (
+        "prediction_type (.|\n)*'flow_prediction'"
     ),
-    '{"_class_name": "DPMSolverMultistepScheduler", "use_exponential_sigmas": true}': (
-        "cannot sample with this scheduler(.|\n)*use_exponential_sigmas(.|\n)*--scheduler PATH"
+    '{"_class_name": "RePaintScheduler"}': (
+        "cannot sample with this scheduler(.|\n)*'RePaint(.|\n)*--scheduler PATH(.|\n)*DDIMScheduler"
+    ),
+    '{"_class_name": "DPMSolverMultistepScheduler", "use_beta_sigmas": true, "use_karras_sigmas": true}': (
+        "cannot sample with this scheduler(.|\n)*only one ladder(.|\n)*--scheduler PATH"
     ),
     "[]": r"scheduler_config\.json is no JSON object",
     "{": r"scheduler_config\.json is not JSON",
