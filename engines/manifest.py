@@ -88,7 +88,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     unet: Network
     scheduler: str
-    prediction: Literal["epsilon", "sample", "v_prediction"]
+    prediction: Literal["epsilon", "sample", "v_prediction", "flow", "score", "edm"]
     files: dict[str, FileRecord]
     guidance: Guidance | None = None
     data_range: tuple[float, float] = (-1.0, 1.0)

@@ -61,11 +61,22 @@ class Denoiser:
                 buffer[self._batch :] = (null or {})[role]
 
     def bind(self, x: Array, outputs: Sequence[Array]) -> StepCall:
-        """Return call(t, slot), which runs the network on `x` and writes its output into outputs[slot]."""
+        """Return call(t, slot), which runs the network on `x` and writes its output into outputs[slot].
+
+        Of a network that also learned a variance, the outputs hold it or not, as the plan reads it or not.
+        """
+        channels = _channels(self._out, x)
+        if outputs[0].shape[1] > channels:
+            raise OptionError(
+                "the plan reads a variance that the network did not learn",
+                got=f"{channels} output channels",
+                expected=outputs[0].shape[1],
+                fix="choose variance_type='fixed_small', or a network that learned its variance",
+            )
         if self._guided:
             return self._bind_guided(x, outputs)
         direct = self._sample.dtype == x.dtype.name and self._out.dtype == x.dtype.name
-        if direct and _channels(self._out, x) == x.shape[1]:
+        if direct and channels == outputs[0].shape[1]:
             return self._bind_direct(x, outputs)
         return self._bind_staged(x, outputs)
 
@@ -81,7 +92,7 @@ class Denoiser:
 
     def _bind_staged(self, x: Array, outputs: Sequence[Array]) -> StepCall:
         source, raw = self._stage(x)
-        run, time, kept = self._bind(source, raw), self._time, raw[:, : x.shape[1]]
+        run, time, kept = self._bind(source, raw), self._time, raw[:, : outputs[0].shape[1]]
 
         def call(t: float, slot: int) -> None:
             time.fill(t)
@@ -95,17 +106,22 @@ class Denoiser:
         source, raw = self._stage(x)
         run, time = self._bind(source, raw), self._time
         halves = (source[: self._batch], source[self._batch :])
-        given, null = raw[: self._batch, : x.shape[1]], raw[self._batch :, : x.shape[1]]
+        channels = x.shape[1]
+        given, null = raw[: self._batch, :channels], raw[self._batch :, :channels]
+        variance = raw[: self._batch, channels : outputs[0].shape[1]]
+        guided = [out[:, :channels] for out in outputs]
 
         def call(t: float, slot: int) -> None:
             time.fill(t)
             for half in halves:
                 np.copyto(half, x, casting="same_kind")
             run()
-            out = outputs[slot]
+            out = guided[slot]
             np.subtract(given, null, out=out, dtype=out.dtype)
             np.multiply(out, self._scale, out=out)
             np.add(out, null, out=out)
+            if variance.size:
+                np.copyto(outputs[slot][:, channels:], variance)
 
         return call
 

@@ -11,6 +11,7 @@ from dpmrt.engines.manifest import DType, Role
 from dpmrt.errors import BundleError, ManifestError, OptionError
 from dpmrt.runtime.backends.base import Tensor
 from dpmrt.runtime.onnx_header import read_graph_header
+from dpmrt.solvers_np import prediction_from_diffusers
 
 UNET = "unet/model.onnx"
 UNET_CONFIG = "unet/config.json"
@@ -24,7 +25,6 @@ NAMES: dict[str, tuple[str, ...]] = {
     "class_labels": ("class_labels", "class_label", "labels", "label", "y"),
     "out_sample": ("out_sample", "output", "noise_pred", "latent_out", "eps"),
 }
-_PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
 def infer_manifest(
@@ -49,11 +49,10 @@ def infer_manifest(
                 expected=" or ".join(NAMES[role]),
                 fix=f"say which it is: from Python, load(folder, names={{{role!r}: '...'}})",
             )
-    prediction = scheduler_config.get("prediction_type", "epsilon")
-    if prediction not in _PREDICTIONS:
-        raise ManifestError(
-            f"{SCHEDULER}: unknown `prediction_type`", got=repr(prediction), expected=", ".join(_PREDICTIONS)
-        )
+    try:
+        prediction: Any = prediction_from_diffusers(scheduler_config)
+    except OptionError as error:
+        raise ManifestError(f"{SCHEDULER}: {error.what}", got=error.got, expected=error.expected) from None
     config = UNET_CONFIG if (root / UNET_CONFIG).is_file() else None
     return Manifest(
         format="dpmrt-bundle",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -34,8 +34,8 @@ from dpmrt.solvers_np import (
     NoiseSchedule,
     NoiseSource,
     StepPlan,
-    TorchCPUNoise,
     compile_plan,
+    make_noise,
     plan_from_diffusers,
     schedule_from_diffusers,
 )
@@ -124,7 +124,7 @@ class Pipeline:
         /,
         batch: int = 1,
         *,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         steps: int | None = None,
         solver: str | None = None,
         guidance: float | None = None,
@@ -139,9 +139,10 @@ class Pipeline:
     ) -> NDArray[np.float32]:
         """Draw `batch` samples; the array, (batch, *shape), is the caller's.
 
-        The initial noise is `x_T`, or else the first draw of torch's CPU generator with `seed`; fresh noise follows
-        from the same generator, or from `noise`. `label` is one class or one a sample, `guidance` the scale of
-        classifier-free guidance. A request that cannot be honoured raises before the network runs.
+        The initial noise, of unit variance, is `x_T`, or else the first draw of torch's CPU generator with `seed`, or
+        of one generator a sample with a list of seeds; the plan says how it is scaled. Fresh noise follows from the
+        same generator, or from `noise`. `label` is one class or one a sample, `guidance` the scale of classifier-free
+        guidance. A request that cannot be honoured raises before the network runs.
 
         >>> with load("digits") as pipeline:
         ...     pipeline.sample(3, seed=7, steps=5).dtype
@@ -164,8 +165,10 @@ class Pipeline:
         plan = self._settle_plan(plan, steps, solver, solver_options)
         check_times(self.manifest.unet, plan)
         check_noise(plan, noise)
-        stream = TorchCPUNoise(seed)
+        stream = make_noise("torch-cpu", seed)
         x = stream.normal((batch, *shape)) if x_T is None else check_x_T(x_T, batch, shape)
+        if plan.init_scale != 1:
+            x = x * x.dtype.type(plan.init_scale)
         with self._lock:
             if self._running:
                 raise OptionError("sample was called from its own callback", fix="call it when the first is done")

@@ -18,6 +18,7 @@ Labels: TypeAlias = "int | Sequence[int] | NDArray[Any] | None"
 
 _MOST_BYTES = 1 << 40
 _LAMBDA_SLACK = 0.05
+_NEAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,17 @@ def check_noise(plan: StepPlan, noise: object) -> None:
 def check_schedule(plan: StepPlan, schedule: NoiseSchedule, *, fix: str) -> None:
     """Refuse a plan whose times and noise levels are not those of the schedule.
 
-    The level may be off by one training time, as some grids round their times.
+    The level may be off by one training time, as some grids round their times; in continuous time by a thousandth.
     """
     rows = np.flatnonzero(plan.out >= 0)
     t, alpha, sigma = plan.t[rows], plan.alpha[rows], plan.sigma[rows]
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.log(alpha) - np.log(sigma)
-    top = schedule.lambda_(np.clip(t - 1, schedule.t_min, schedule.t_max)) + _LAMBDA_SLACK
-    bottom = schedule.lambda_(np.clip(t + 1, schedule.t_min, schedule.t_max)) - _LAMBDA_SLACK
-    known = (t >= schedule.t_min) & (t <= schedule.t_max)
+    first, last = schedule.t_range
+    near = 1.0 if schedule.train_steps is not None else _NEAR * (last - first)
+    top = schedule.lambda_(np.clip(t - near, first, last)) + _LAMBDA_SLACK
+    bottom = schedule.lambda_(np.clip(t + near, first, last)) - _LAMBDA_SLACK
+    known = (t >= first) & (t <= last)
     fits = known & (level >= bottom) & (level <= top)
     if fits.all():
         return
@@ -79,7 +82,7 @@ def check_schedule(plan: StepPlan, schedule: NoiseSchedule, *, fix: str) -> None
     raise OptionError(
         "the plan is for another noise schedule than the network's",
         got=f"{where}: log(alpha / sigma) = {level[k]:.4g}" if known[k] else where,
-        expected=f"{bottom[k]:.4g} to {top[k]:.4g}" if known[k] else f"{schedule.t_min:g} to {schedule.t_max:g}",
+        expected=f"{bottom[k]:.4g} to {top[k]:.4g}" if known[k] else f"{first:g} to {last:g}",
         fix=fix,
     )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from dpmrt.runtime.cli import UNCHECKED
+from dpmrt.runtime.cli.tables import print_table
 
 if TYPE_CHECKING:
     from dpmrt.engines import TensorSpec
@@ -84,7 +86,7 @@ def _print_plan(plan: StepPlan) -> None:
     _section("plan", [*about, ("calls", plan.calls), ("slots", plan.slots), ("noise", noise), ("digest", digest)])
     rows = [{key: _cell(value) for key, value in row.items()} for row in plan.describe()]
     used = [key for key in rows[0] if any(row[key] not in ("-", "") for row in rows)]
-    _table(used, [[row[key] for key in used] for row in rows])
+    print_table(used, [[row[key] for key in used] for row in rows])
 
 
 def _cell(value: Any) -> str:
@@ -94,6 +96,8 @@ def _cell(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.6g}"
+    if dataclasses.is_dataclass(value):
+        return type(value).__name__ + "(" + ", ".join(_cell(part) for part in dataclasses.astuple(value)) + ")"  # type: ignore[arg-type]
     if isinstance(value, dict):
         return " ".join(f"{key}:{_cell(part)}" for key, part in value.items())
     if isinstance(value, (list, tuple)) and len(value) > _LONG:
@@ -111,10 +115,3 @@ def _section(title: str, facts: Iterable[Fact]) -> None:
     click.secho(title, bold=True)
     for key, text in lines:
         click.echo(f"  {key:<{width}}  {text}")
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(cell) for cell in column) for column in zip(heads, *rows)]
-    click.secho("  " + "  ".join(head.rjust(width) for head, width in zip(heads, widths)), bold=True)
-    for row in rows:
-        click.echo("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths)))

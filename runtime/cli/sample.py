@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +11,12 @@ import click
 
 from dpmrt.errors import ArrayError, OptionError
 from dpmrt.runtime.cli import UNCHECKED
+from dpmrt.runtime.cli.progress import progress_bar
+from dpmrt.runtime.cli.values import parse_pairs
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from dpmrt.solvers_np import Callback, StepEvent
 
 #: what `Pipeline.sample` takes beside the options of a solver, and how it is said here
 _OWN = {name: f"--{name}" for name in ("batch", "seed", "steps", "solver", "guidance", "label", "noise", "plan")} | {
@@ -28,7 +25,6 @@ _OWN = {name: f"--{name}" for name in ("batch", "seed", "steps", "solver", "guid
     "encoder_hidden_states": "dpmrt.runtime.load(...).sample(...) from Python",
     "negative_hidden_states": "dpmrt.runtime.load(...).sample(...) from Python",
 }
-_WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
 @click.command("sample", short_help="Sample from a bundle to .png or .npy.")
@@ -114,14 +110,14 @@ def command(
         else:
             plan, chosen = StepPlan.load(plan_file), {"steps": steps, "solver": solver, **chosen}
         started = time.perf_counter()
-        with _progress(plan.calls, progress, quiet) as callback:
+        with progress_bar("sampling", plan.calls, progress, quiet) as advance:
             samples = pipeline.sample(
                 batch,
                 seed=seed,
                 guidance=guidance,
                 plan=plan,
                 x_T=x_T,
-                callback=callback,
+                callback=None if advance is None else lambda event: advance(event.index + 1),
                 label=None if labels is None else [labels[i % len(labels)] for i in range(batch)],
                 **chosen,
             )
@@ -191,32 +187,13 @@ def _check_kind(out: Path, grid: int | None, scale: int | None) -> None:
 
 
 def _parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        key = key.strip().replace("-", "_")
-        if not key or not equals:
-            raise OptionError("an option of the solver has no value", got=text, expected="KEY=VALUE", fix="order=2")
-        if key in _OWN or key in options:
+    options = parse_pairs(texts)
+    for key in options:
+        if key in _OWN:
             raise OptionError(
-                f"{key} cannot be given as --option",
-                got=text,
-                expected="each option of the solver once",
-                fix=f"use {_OWN[key]}" if key in _OWN else None,
+                f"{key} cannot be given as --option", got=f"{key}={options[key]}", fix=f"use {_OWN[key]}"
             )
-        options[key] = _parse_value(value.strip())
     return options
-
-
-def _parse_value(text: str) -> bool | int | float | str | None:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _parse_labels(text: str | None, classes: int | None) -> list[int] | None:
@@ -261,26 +238,6 @@ def _read_noise(path: Path) -> NDArray[Any]:
     if not isinstance(array, np.ndarray) or array.ndim < 2:
         raise ArrayError("the noise is no batch of samples", got=path, expected="one array (batch, ...) in a .npy")
     return array
-
-
-@contextmanager
-def _progress(total: int, wanted: bool | None, quiet: bool) -> Iterator[Callback | None]:
-    """Show a bar on stderr, on a terminal or where asked for."""
-    shown = sys.stderr.isatty() if wanted is None else wanted
-    if quiet or not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=console.is_terminal) as bar:
-        task = bar.add_task("sampling", total=total)
-
-        def advance(event: StepEvent) -> None:
-            bar.update(task, completed=event.index + 1)
-
-        yield advance
 
 
 def _write(

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundles import NULL, Make, reference
+from tiny_bundles import NULL, SCHEDULER, Make, reference
 
 from dpmrt.errors import BundleError, OptionError
 from dpmrt.runtime import load, open_bundle
 from dpmrt.runtime.backends import Backend, open_backend
 from dpmrt.runtime.denoiser import Denoiser
+from dpmrt.solvers_np import TorchCPUNoise, plan_from_diffusers, randn, run_plan
 
 
 def make(root: Path, batch: int, engine: str = "auto", **arguments: Any) -> Denoiser:
@@ -77,6 +78,49 @@ def test_a_learned_variance_is_left_out(make_bundle: Make) -> None:
     x, slots = states()
     make(make_bundle(doubled_out=True), 3).bind(x, slots)(250.0, 1)
     np.testing.assert_allclose(slots[1], reference(x, 250.0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_learned_variance_reaches_a_plan_that_reads_it(make_bundle: Make) -> None:
+    root = make_bundle(doubled_out=True, labels=True)
+    with load(root) as pipeline:
+        options = {"variance_type": "learned_range", "clip_sample": False, "_class_name": "DDPMScheduler"}
+        options |= {key: value for key, value in SCHEDULER.items() if key not in (*options, "set_alpha_to_one")}
+        plan = plan_from_diffusers(options, 6)
+        assert plan.parts == 2
+        for label, guidance in ((None, None), (1, 2.5)):
+            ours = pipeline.sample(2, plan=plan, seed=3, label=label, guidance=guidance)
+            theirs = run_plan(
+                plan, by_hand(label, guidance), randn((2, 1, 8, 8), 3), noise=second_draws(3, plan.draws)
+            )
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def by_hand(label: int | None, guidance: float | None) -> Any:
+    """Return the doubled network, whose variance is not guided."""
+
+    def model(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        null = reference(x, t[0], np.full(len(x), NULL))
+        if label is None or guidance is None:
+            return np.concatenate([null, null], axis=1)
+        given = reference(x, t[0], np.full(len(x), label))
+        return np.concatenate([null + np.float32(guidance) * (given - null), given], axis=1)
+
+    return model
+
+
+def second_draws(seed: int, count: int) -> np.ndarray:
+    stream = TorchCPUNoise(seed)
+    return np.stack([stream.normal((2, 1, 8, 8)) for _ in range(1 + count)])[1:]
+
+
+def test_a_plan_that_reads_a_variance_needs_a_network_that_learned_one(plain: Path) -> None:
+    plan = plan_from_diffusers({"_class_name": "DDPMScheduler", "variance_type": "learned_range"}, 6)
+    with (
+        load(plain) as pipeline,
+        pytest.raises(OptionError, match="reads a variance that the network did not learn") as caught,
+    ):
+        pipeline.sample(plan=plan)
+    assert (caught.value.got, caught.value.expected) == ("1 output channels", 2)
 
 
 def test_unguided_the_backend_gets_the_executors_own_buffers(plain: Path) -> None:

@@ -1,0 +1,40 @@
+"""KEY=VALUE on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dpmrt.errors import OptionError
+
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+
+
+def parse_pairs(texts: Iterable[str], *, what: str = "an option of the solver") -> dict[str, Any]:
+    """Return the pairs that KEY=VALUE texts stand for; a key may come once.
+
+    >>> parse_pairs(["order=2", "grid=karras", "clip=none"])
+    {'order': 2, 'grid': 'karras', 'clip': None}
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip().replace("-", "_")
+        if not key or not equals:
+            raise OptionError(f"{what} has no value", got=text, expected="KEY=VALUE", fix="order=2")
+        if key in options:
+            raise OptionError(f"{key} is given twice", got=text, expected="each option once")
+        options[key] = parse_value(value.strip())
+    return options
+
+
+def parse_value(text: str) -> bool | int | float | str | None:
+    """Return the number or word that a text spells, or else the text."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
