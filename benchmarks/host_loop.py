@@ -7,35 +7,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from common import table
+from constant_network import ConstantNetwork
 from diffusers import DPMSolverMultistepScheduler
 
 from dpmrt.solvers_np import Executor, plan_from_diffusers
 
 SHAPES = ((1, 4, 64, 64), (4, 4, 128, 128))
-
-
-class ConstantNetwork:
-    """Writes the same output at each call, and counts the time that this takes."""
-
-    def __init__(self, output: np.ndarray[Any, Any]) -> None:
-        self.output = output
-        self.seconds = 0.0
-
-    def bind(self, x: Any, outputs: Sequence[Any]) -> Callable[[float, int], None]:
-        clock, copy, output = time.perf_counter, np.copyto, self.output
-
-        def call(t: float, slot: int) -> None:
-            start = clock()
-            copy(outputs[slot], output)
-            self.seconds += clock() - start
-
-        return call
 
 
 def ours(shape: tuple[int, ...], steps: int, repeats: int) -> float:
