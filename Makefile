@@ -19,7 +19,7 @@ demo: $(DEMO)/.ready
 	@echo "look at out/demo.png"
 
 test: lint types
-	$(DEV)/bin/python -m pytest -m "not gpu"
+	$(DEV)/bin/python -m pytest -m "not gpu" -n auto
 
 lint: $(DEV)/.ready
 	$(DEV)/bin/ruff check .
