@@ -35,8 +35,8 @@ def compile_plan(
     """Compile a sampler. `options` are the solver's and the grid's own; a name neither has is refused.
 
     `solver` is a name of SOLVERS, or one that k-diffusion's users know. Such a name may settle options and the grid;
-    what is given here goes first. Without a grid it is "trailing"; in continuous time "logsnr", or, where no signal is
-    left at the start, "uniform" down to no noise.
+    what is given here goes first. Without a grid it is "trailing"; in continuous time "logsnr", or, where no signal
+    is left at the start, "uniform" down to no noise.
 
     >>> plan = compile_plan("DPM++ 2M Karras", "linear", 20)
     >>> plan.calls, plan.meta["solver"], plan.meta["grid"]

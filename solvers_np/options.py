@@ -6,10 +6,11 @@ import difflib
 import functools
 import inspect
 import math
+import operator
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def choose(kind: str, name: object, known: Mapping[str, T]) -> T:
 def one_of(option: str, value: object, allowed: Iterable[object]) -> None:
     """Refuse a value that is not among `allowed`."""
     choices = list(allowed)
-    if not any(value == choice and type(value) is type(choice) for choice in choices):
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
         raise OptionError(
             f"{option} has a value that is not possible",
             got=repr(value),
@@ -50,11 +51,10 @@ def within(option: str, value: float, low: float, high: float, expected: str | N
 
 def whole(option: str, value: object, low: int, high: int | None = None) -> int:
     """Return a whole number within bounds, or say what was expected."""
-    index = getattr(value, "__index__", None)
-    if isinstance(value, bool) or index is None or index() < low or (high is not None and index() > high):
+    if not _is_whole(value) or (index := operator.index(value)) < low or (high is not None and index > high):
         bound = f"a whole number from {low} to {high}" if high is not None else f"a whole number of at least {low}"
         raise OptionError(f"{option} is out of range", got=repr(value), expected=bound)
-    return int(index())
+    return index
 
 
 def accepted(function: Callable[..., Any]) -> list[str]:
@@ -76,18 +76,31 @@ def check_types(label: str, function: Callable[..., Any], options: Mapping[str, 
             )
 
 
-def _is_whole(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+def finite_number(value: object) -> float | None:
+    """Return a finite number as a float, or None for anything else, text and truth values among it."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, typing.SupportsFloat):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
-def _is_number(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, typing.SupportsFloat) and math.isfinite(float(value))
+def _is_whole(value: object) -> TypeGuard[typing.SupportsIndex]:
+    if isinstance(value, (bool, np.bool_)):
+        return False
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
 
 
 def _is_row(value: object, *tail: int) -> bool:
     try:
         array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return (
         array.shape[1:] == tail and array.ndim == 1 + len(tail) and array.size > 0 and bool(np.isfinite(array).all())
@@ -97,7 +110,7 @@ def _is_row(value: object, *tail: int) -> bool:
 _IS: dict[Any, Callable[[object], bool]] = {
     bool: lambda value: isinstance(value, bool),
     int: _is_whole,
-    float: _is_number,
+    float: lambda value: finite_number(value) is not None,
     str: lambda value: isinstance(value, str),
     Sequence[float]: _is_row,
     Sequence[tuple[float, float]]: lambda value: _is_row(value, 2),

@@ -67,7 +67,10 @@ class SchedulerConfig:
         value = self._values[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise OptionError(f"{self.name}: {key} must be a number", got=repr(value))
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise OptionError(f"{self.name}: {key} is beyond what a float holds", got=repr(value)) from None
 
     def whole(self, key: str, low: int, high: int | None = None) -> int:
         """Return a value that must be a whole number within bounds."""

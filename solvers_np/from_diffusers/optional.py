@@ -49,7 +49,7 @@ def array_of(value: object) -> Floats:
     """Return numbers as an array, and an empty one for anything else."""
     try:
         return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return np.empty(0)
 
 

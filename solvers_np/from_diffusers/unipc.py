@@ -13,6 +13,7 @@ from dpmrt.solvers_np.from_diffusers.numbers.solver_sigmas import unipc as unipc
 from dpmrt.solvers_np.from_diffusers.solver_grids import solver_grid
 from dpmrt.solvers_np.from_diffusers.solver_prediction import PREDICTION_KEYS, solver_prediction
 from dpmrt.solvers_np.plans.plan import StepPlan
+from dpmrt.solvers_np.solvers.orders import MOST_ORDER
 from dpmrt.solvers_np.solvers.unipc import SOLVER_TYPES, unipc
 
 _KEYS: dict[str, Any] = {
@@ -49,7 +50,7 @@ def plan_unipc(config: Mapping[str, Any], steps: int) -> StepPlan:
     plan = unipc(
         grid,
         prediction,
-        order=min(keys.whole("solver_order", 1), len(grid)),
+        order=min(keys.whole("solver_order", 1, MOST_ORDER), len(grid)),
         solver_type=keys.choice("solver_type", *SOLVER_TYPES),
         predict_x0=predict_x0,
         corrector=True,

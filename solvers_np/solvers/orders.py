@@ -5,9 +5,12 @@ from __future__ import annotations
 from dpmrt.errors import OptionError
 from dpmrt.solvers_np.options import whole
 
+#: above this the phi-functions of a step have lost their digits
+MOST_ORDER = 8
+
 
 def order_within(
-    order: int | None, steps: int, *, usual: int = 2, most: int | None = None, option: str = "order"
+    order: int | None, steps: int, *, usual: int = 2, most: int = MOST_ORDER, option: str = "order"
 ) -> int:
     """Return the order asked for, which the steps have to suffice for; unless given, `usual` or as many as suffice.
 

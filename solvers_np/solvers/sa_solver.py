@@ -13,7 +13,7 @@ from dpmrt.solvers_np.plans.plan import StepPlan
 from dpmrt.solvers_np.solver import Case, Solver
 from dpmrt.solvers_np.solvers.adams import Nodes, write_adams
 from dpmrt.solvers_np.solvers.limits import limit_x0
-from dpmrt.solvers_np.solvers.orders import order_within
+from dpmrt.solvers_np.solvers.orders import MOST_ORDER, order_within
 from dpmrt.solvers_np.solvers.ratio import check_ends
 from dpmrt.solvers_np.solvers.rising import refuse_rising
 
@@ -77,7 +77,7 @@ def stochastic_adams(
     check_ends(grid, "sa-solver")
     n = len(grid)
     order = order_within(predictor_order, n, option="predictor_order")
-    corrected = whole("corrector_order", corrector_order, 0)
+    corrected = whole("corrector_order", corrector_order, 0, MOST_ORDER + 1)
     one_of("second_order", second_order, SECOND_ORDERS)
     taus = [float(tau(t)) for t in grid.t.tolist()]
     wrong = [value for value in taus if not (math.isfinite(value) and value >= 0)]

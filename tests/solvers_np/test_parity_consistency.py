@@ -19,7 +19,6 @@ from dpmrt.solvers_np import compile_plan, make_schedule, plan_from_diffusers, r
 CLASSES = ("LCMScheduler", "TCDScheduler")
 SCHEDULE = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTION = ("epsilon", "sample", "v_prediction")
-IN_SET = ("original_inference_steps", "strength", "timesteps")
 
 
 @pytest.mark.parametrize("prediction", PREDICTION)

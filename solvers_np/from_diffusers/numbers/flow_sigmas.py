@@ -113,11 +113,11 @@ def stretched(config: SchedulerConfig, sigmas: Floats) -> Floats:
     terminal = number_or_none(config, "shift_terminal")
     if not terminal:
         return sigmas
-    if not (terminal < 1 and sigmas[-1] < 1):
+    if not (0 < terminal < 1 and sigmas[-1] < 1):
         raise OptionError(
-            f"{config.name}: shift_terminal cannot be reached from a single sigma of 1, nor lie at 1 or above",
+            f"{config.name}: shift_terminal cannot be reached from a single sigma of 1, nor lie outside 0 and 1",
             got=f"shift_terminal = {terminal}, last sigma {sigmas[-1]:g}",
-            expected="a number below 1, and at least two steps",
+            expected="a number from 0 to below 1, and at least two steps",
         )
     return np.asarray(1 - (1 - sigmas) / ((1 - sigmas[-1]) / (1 - terminal)))
 

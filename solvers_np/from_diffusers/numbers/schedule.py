@@ -68,7 +68,7 @@ def _betas(config: SchedulerConfig, also: tuple[str, ...]) -> Single:
             )
         return betas
     name = config.choice("beta_schedule", *NAMES, *also)
-    start, end = config.number("beta_start"), config.number("beta_end")
+    start, end = _beta(config, "beta_start"), _beta(config, "beta_end")
     if name == "linear":
         return _linspace(start, end, steps)
     if name == "scaled_linear":
@@ -80,6 +80,13 @@ def _betas(config: SchedulerConfig, also: tuple[str, ...]) -> Single:
         bars = _ALPHA_BARS[name](np.arange(steps + 1) / steps)
         return np.minimum(1 - bars[1:] / bars[:-1], 0.999).astype(np.float32)
     return squaredcos_cap_v2(steps).astype(np.float32)
+
+
+def _beta(config: SchedulerConfig, key: str) -> float:
+    beta = config.number(key)
+    if not 0 <= beta < 1:
+        raise OptionError(f"{config.name}: {key} is outside (0, 1)", got=repr(beta), expected="0 < beta < 1")
+    return beta
 
 
 def _laplace(u: Floats) -> Floats:

@@ -186,8 +186,14 @@ def _below_clipped(config: SchedulerConfig, ratios: Floats) -> int:
     """Return one past the last time whose lambda is not clipped."""
     if "lambda_min_clipped" not in config:
         return len(ratios)
-    clipped = config.number("lambda_min_clipped")
-    return len(ratios) - int(np.searchsorted(-np.log(ratios[::-1]), clipped))
+    clipped, lambdas = config.number("lambda_min_clipped"), -np.log(ratios[::-1])
+    if not clipped < lambdas[-1]:
+        raise OptionError(
+            f"{config.name}: lambda_min_clipped leaves no time",
+            got=f"lambda_min_clipped = {clipped}",
+            expected=f"a number below {lambdas[-1]:.4g}, where the schedule begins",
+        )
+    return len(ratios) - int(np.searchsorted(lambdas, clipped))
 
 
 def _unipc_flow(config: SchedulerConfig, steps: int) -> Floats:

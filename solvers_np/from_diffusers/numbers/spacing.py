@@ -33,7 +33,8 @@ def unbounded_times(config: SchedulerConfig, steps: int) -> Floats:
     if spacing == "linspace":
         times = np.linspace(0, total - 1, steps)[::-1]
     elif spacing == "leading":
-        times = (np.arange(steps)[::-1] * (total // steps) + config.whole("steps_offset", 0)).astype(np.float64)
+        offset = config.whole("steps_offset", 0, total)
+        times = (np.arange(steps)[::-1] * (total // steps) + offset).astype(np.float64)
     else:
         times = np.round(np.arange(total, 0, -total / steps)) - 1
     return np.ascontiguousarray(times, dtype=np.float64)
@@ -54,7 +55,8 @@ def solver_times(config: SchedulerConfig, steps: int, last: int, *, encoding: bo
     if spacing == "linspace":
         times = np.linspace(0, last - 1, steps + 1).round()[kept]
     elif spacing == "leading":
-        times = (np.arange(steps + 1) * (last // (steps + 1)) + config.whole("steps_offset", 0))[kept].astype(float)
+        offset = config.whole("steps_offset", 0, total)
+        times = (np.arange(steps + 1)[kept] * (last // (steps + 1)) + offset).astype(np.float64)
     else:
         times = counted_back(last, total / steps)[:: -1 if encoding else 1]
     return inside(config, times, total)
