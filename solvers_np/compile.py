@@ -50,7 +50,7 @@ def compile_plan(
     found = SOLVERS[solver]
     one_of("prediction", prediction, PREDICTIONS)
     steps = whole("steps", steps, 1, MAX_STEPS)
-    schedule = make_schedule(schedule) if isinstance(schedule, str) else schedule
+    schedule = schedule if isinstance(schedule, NoiseSchedule) else make_schedule(schedule)
     if grid is None:
         grid, usual = _usual_grid(schedule)
         options = {**usual, **options}

@@ -51,7 +51,7 @@ def within(option: str, value: float, low: float, high: float, expected: str | N
 
 def whole(option: str, value: object, low: int, high: int | None = None) -> int:
     """Return a whole number within bounds, or say what was expected."""
-    if not _is_whole(value) or (index := operator.index(value)) < low or (high is not None and index > high):
+    if not is_whole(value) or (index := operator.index(value)) < low or (high is not None and index > high):
         bound = f"a whole number from {low} to {high}" if high is not None else f"a whole number of at least {low}"
         raise OptionError(f"{option} is out of range", got=repr(value), expected=bound)
     return index
@@ -87,7 +87,8 @@ def finite_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _is_whole(value: object) -> TypeGuard[typing.SupportsIndex]:
+def is_whole(value: object) -> TypeGuard[typing.SupportsIndex]:
+    """Return whether a value is a whole number, of Python's or NumPy's kind."""
     if isinstance(value, (bool, np.bool_)):
         return False
     try:
@@ -109,7 +110,7 @@ def _is_row(value: object, *tail: int) -> bool:
 
 _IS: dict[Any, Callable[[object], bool]] = {
     bool: lambda value: isinstance(value, bool),
-    int: _is_whole,
+    int: is_whole,
     float: lambda value: finite_number(value) is not None,
     str: lambda value: isinstance(value, str),
     Sequence[float]: _is_row,

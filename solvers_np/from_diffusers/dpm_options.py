@@ -53,7 +53,11 @@ def solver_options(keys: SchedulerConfig, steps: int) -> dict[str, Any]:
 
 def refuse_order_3(keys: SchedulerConfig, *algorithms: str) -> None:
     """Refuse order 3 for algorithms for which diffusers has no formula."""
-    if keys["solver_order"] == 3 and keys["algorithm_type"] in algorithms and keys["third_order"] == "diffusers":
+    if (
+        keys.whole("solver_order", 1, 3) == 3
+        and keys["algorithm_type"] in algorithms
+        and keys["third_order"] == "diffusers"
+    ):
         raise OptionError(
             f"{keys.name}: diffusers has no third order of {keys['algorithm_type']}",
             got="solver_order = 3",

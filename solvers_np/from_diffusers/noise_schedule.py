@@ -10,6 +10,7 @@ from dpmrt.solvers_np.from_diffusers.config import SchedulerConfig, class_name
 from dpmrt.solvers_np.from_diffusers.numbers.edm_sigmas import EDM_KEYS, SDE_VE_KEYS
 from dpmrt.solvers_np.from_diffusers.numbers.flow_sigmas import FLOW_MATCH_HEUN_KEYS
 from dpmrt.solvers_np.from_diffusers.numbers.schedule import SCHEDULE_KEYS, read_schedule
+from dpmrt.solvers_np.options import choose
 from dpmrt.solvers_np.schedules.named import make_schedule
 from dpmrt.solvers_np.schedules.schedule import NoiseSchedule
 
@@ -45,6 +46,9 @@ def schedule_from_diffusers(scheduler_config: Mapping[str, Any]) -> NoiseSchedul
         keys = _keys(name, scheduler_config, {k: SDE_VE_KEYS[k] for k in ("sigma_min", "sigma_max")})
         ends = {k: keys.number(k) for k in ("sigma_min", "sigma_max")}
         return make_schedule("ve", network_time="sigma", **ends)
+    from dpmrt.solvers_np.from_diffusers import CLASSES  # the registry's files import this one
+
+    choose("scheduler class", name, CLASSES)
     return read_schedule(_keys(name, scheduler_config, SCHEDULE_KEYS), also=("exp", "sigmoid", "laplace"))
 
 

@@ -23,8 +23,14 @@ def karras(high: float, low: float, count: int, *, rho: float = 7.0) -> Floats:
     [80.0, 2.5152, 0.002]
     """
     _positive_rho(rho)
-    first, last = _ends(high, low) ** (1 / rho)
-    return _pinned(np.linspace(first, last, count) ** rho, high, low)
+    with np.errstate(over="ignore", invalid="ignore"):
+        first, last = _ends(high, low) ** (1 / rho)
+        ratios = np.linspace(first, last, count) ** rho
+    if not np.isfinite(ratios).all():
+        raise OptionError(
+            "rho is so small that the levels leave the numbers", got=rho, expected="about 1 to 100, as 7"
+        )
+    return _pinned(ratios, high, low)
 
 
 def exponential(high: float, low: float, count: int) -> Floats:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from dpmrt.errors import OptionError
 from dpmrt.solvers_np.grids import noise_grids, time_grids
 from dpmrt.solvers_np.grids.grid import Grid
 from dpmrt.solvers_np.options import call_with_options, choose, whole
@@ -40,4 +41,8 @@ def make_grid(name: str, schedule: NoiseSchedule, steps: int, **options: Any) ->
     [999.0, 749.0, 499.0, 249.0]
     """
     factory = choose("grid", name, GRIDS)
+    if not isinstance(schedule, NoiseSchedule):
+        raise OptionError(
+            "the schedule of a grid is no NoiseSchedule", got=repr(schedule), expected="as make_schedule('linear')"
+        )
     return call_with_options(f"grid {name!r}", factory, options, schedule, whole("steps", steps, 1))

@@ -14,7 +14,7 @@ from dpmrt.solvers_np.noise.numpy_stream import NumpyNoise
 from dpmrt.solvers_np.noise.source import CalledNoise, NoiseSource, PerSample, RecordedNoise, Shape
 from dpmrt.solvers_np.noise.torch_cpu import TorchCPUNoise
 from dpmrt.solvers_np.noise.torch_cuda import TorchCUDANoise
-from dpmrt.solvers_np.options import call_with_options, choose
+from dpmrt.solvers_np.options import call_with_options, choose, is_whole
 
 
 def _torch_cpu(seed: int) -> NoiseSource:
@@ -58,7 +58,7 @@ def make_noise(like: str = "torch-cpu", seed: int | Sequence[int] = 0, **options
     (2, 8)
     """
     make = choose("noise generator", like, SOURCES)
-    if not isinstance(seed, (list, tuple, np.ndarray)):
+    if not isinstance(seed, (list, tuple, np.ndarray)) or np.ndim(seed) == 0:
         return call_with_options(like, make, options, seed)
     if not len(seed):
         raise OptionError("the list of seeds is empty", expected="one seed for each sample")
@@ -75,6 +75,8 @@ def randn(
     >>> randn((2, 2), seed=0).shape
     (2, 2)
     """
+    if not isinstance(shape, Sequence) or not all(is_whole(axis) and axis >= 0 for axis in shape):
+        raise OptionError("shape must be a row of whole numbers", got=repr(shape), expected="as (1, 4, 64, 64)")
     return make_noise(like, seed, **options).normal(tuple(shape))
 
 

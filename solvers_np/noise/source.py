@@ -43,7 +43,10 @@ class RecordedNoise:
     """Noise that was drawn before: an array whose first axis counts the draws."""
 
     def __init__(self, draws: NDArray[Any]) -> None:
-        self._draws = np.asarray(draws)
+        try:
+            self._draws = np.asarray(draws)
+        except (TypeError, ValueError) as error:
+            raise ArrayError("the recorded noise is no array", got=error, expected="an array, draws first") from None
         self._next = 0
 
     def __len__(self) -> int:

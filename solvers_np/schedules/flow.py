@@ -9,10 +9,13 @@ from numpy.typing import ArrayLike
 
 from dpmrt.errors import OptionError
 from dpmrt.solvers_np.levels import Floats
+from dpmrt.solvers_np.options import within
 from dpmrt.solvers_np.schedules.continuous import positive, rising
 from dpmrt.solvers_np.schedules.schedule import NoiseSchedule
 
 Range = tuple[float, float]
+#: where exp(mu) and its inverse are finite
+MOST_MU = 700.0
 
 
 class RectifiedFlow(NoiseSchedule):
@@ -89,6 +92,7 @@ def shift_of(shift: float, mu: float | None) -> float:
             "shift and mu exclude each other",
             got=f"shift={shift:g}, mu={mu:g}",
             expected="one of the two",
-            fix=f"leave out shift; mu={mu:g} is shift={math.exp(mu):.4g}",
+            fix="leave out one of them; mu is the logarithm of shift",
         )
+    within("mu", mu, -MOST_MU, MOST_MU)
     return math.exp(mu)

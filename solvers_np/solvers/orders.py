@@ -5,8 +5,8 @@ from __future__ import annotations
 from dpmrt.errors import OptionError
 from dpmrt.solvers_np.options import whole
 
-#: above this the phi-functions of a step have lost their digits
-MOST_ORDER = 8
+#: above this, weights of both signs are so large that rounding grows from step to step
+MOST_ORDER = 6
 
 
 def order_within(

@@ -77,7 +77,7 @@ def stochastic_adams(
     check_ends(grid, "sa-solver")
     n = len(grid)
     order = order_within(predictor_order, n, option="predictor_order")
-    corrected = whole("corrector_order", corrector_order, 0, MOST_ORDER + 1)
+    corrected = whole("corrector_order", corrector_order, 0, MOST_ORDER)
     one_of("second_order", second_order, SECOND_ORDERS)
     taus = [float(tau(t)) for t in grid.t.tolist()]
     wrong = [value for value in taus if not (math.isfinite(value) and value >= 0)]

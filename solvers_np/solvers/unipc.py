@@ -31,7 +31,7 @@ def unipc(
     threshold: float | None = None,
     threshold_max: float = 1.0,
 ) -> StepPlan:
-    """UniPC-p: predictor UniP of `order` p, 1 to 8 (2 unless given), corrected by UniC to order p + 1.
+    """UniPC-p: predictor UniP of `order` p, 1 to 6 (2 unless given), corrected by UniC to order p + 1.
 
     The call at a step's end, made for the next step, corrects it. `disable_corrector` lists steps, counted from 0,
     that stay as predicted, as the last always does. `solver_type` is B(h) of the paper, h ("bh1") or e^h - 1 ("bh2"),

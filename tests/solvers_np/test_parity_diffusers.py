@@ -313,7 +313,7 @@ REFUSED = [
     ("DDIMScheduler", 10, {"clip_sample": 1}, "clip_sample has a value that is not possible"),
     ("DDIMScheduler", 10, {"eta": "much"}, "eta must be a number.*'much'"),
     ("DDIMScheduler", 10, {"trained_betas": [0.1, 0.2]}, "trained_betas must be a row of finite numbers.*1000"),
-    ("DDIMScheduler", 10, {"beta_end": 1.5}, "a beta is outside \\(0, 1\\)"),
+    ("DDIMScheduler", 10, {"beta_end": 1.5}, "beta_end is outside \\(0, 1\\)"),
     ("DDIMSchedular", 10, {}, "unknown scheduler class.*did you mean 'DDIMScheduler'"),
 ]
 
