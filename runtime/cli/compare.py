@@ -52,8 +52,11 @@ def schedules(
       dpmrt compare schedules --bundle digits
     """
     from dpmrt.solvers_np import make_schedule
+    from dpmrt.solvers_np.compile import MAX_STEPS
+    from dpmrt.solvers_np.options import whole
 
     _check_out(out)
+    whole("--steps", steps, 1, MAX_STEPS)
     shown: dict[str, NoiseSchedule] = {}
     if bundle is not None:
         from dpmrt.runtime.bundle import open_bundle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,8 +29,12 @@ def parse_pairs(texts: Iterable[str], *, what: str = "an option of the solver") 
     return options
 
 
-def parse_value(text: str) -> bool | int | float | str | None:
-    """Return the number or word that a text spells, or else the text."""
+def parse_value(text: str) -> Any:
+    """Return the number, word or list that a text spells, or else the text.
+
+    >>> parse_value("0.5"), parse_value("[999, 500, 1]")
+    (0.5, [999, 500, 1])
+    """
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     for kind in (int, float):
@@ -37,4 +42,9 @@ def parse_value(text: str) -> bool | int | float | str | None:
             return kind(text)
         except ValueError:
             continue
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return text
     return text

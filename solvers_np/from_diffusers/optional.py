@@ -11,6 +11,8 @@ from dpmrt.errors import OptionError
 from dpmrt.solvers_np.from_diffusers.config import SchedulerConfig
 from dpmrt.solvers_np.levels import Floats
 
+_MOST = 1e100
+
 
 def raised(config: SchedulerConfig, key: str) -> bool:
     """Return a flag, false where the class has no such key."""
@@ -31,9 +33,9 @@ def finite(config: SchedulerConfig, key: str) -> float:
 
 
 def positive(config: SchedulerConfig, key: str) -> float:
-    """Return a number that must be finite and above zero."""
+    """Return a number that must be above zero, and whose square is a number still."""
     value = config.number(key)
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value < _MOST:
         raise OptionError(
             f"{config.name}: {key} must be positive", got=repr(value), expected="a finite number above 0"
         )

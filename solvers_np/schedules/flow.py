@@ -87,12 +87,12 @@ def shift_of(shift: float, mu: float | None) -> float:
     """Return the shift that was asked for, by itself or as its logarithm."""
     if mu is None:
         return shift
+    within("mu", mu, -MOST_MU, MOST_MU)
     if shift != 1.0:
         raise OptionError(
             "shift and mu exclude each other",
             got=f"shift={shift:g}, mu={mu:g}",
             expected="one of the two",
-            fix="leave out one of them; mu is the logarithm of shift",
+            fix=f"leave out shift; mu={mu:g} is shift={math.exp(mu):.4g}",
         )
-    within("mu", mu, -MOST_MU, MOST_MU)
     return math.exp(mu)

@@ -43,7 +43,7 @@ def lcm(
     rows = PlanWriter(grid)
     for here, there in grid:
         s = timestep_scaling * here.t
-        c_skip, c_out = sigma_data**2 / (s**2 + sigma_data**2), s / math.hypot(s, sigma_data)
+        c_skip, c_out = (sigma_data / math.hypot(s, sigma_data)) ** 2, s / math.hypot(s, sigma_data)
         x0 = x0_at(rows, prediction, here, limit)
         denoised = c_skip * here.in_scale * rows.x + c_out * x0
         rows.move(there.alpha * denoised, noise=there.sigma, over=(here, there))

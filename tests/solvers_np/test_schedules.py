@@ -273,6 +273,7 @@ ERRORS = [
         lambda: make_schedule("flow", shift=2.0, mu=0.5),
         r"shift and mu exclude each other\n.*mu=0.5\n.*\n.*shift=1.649",
     ),
+    (lambda: make_schedule("flow", mu=1e4), r"mu is out of range\n.*10000.0\n.*-700 to 700"),
     (lambda: make_schedule("flow", train_steps=1), r"train_steps is out of range\n.*1\n.*from 2 to 1000000"),
     (lambda: make_schedule("flow").sigma(1000.5), r"a time is outside the schedule\n.*1000.5\n.*0 to 1000"),
     (lambda: make_schedule("vp-linear").alpha(1e-4), r"a time is outside the schedule\n.*0.0001\n.*0.001 to 1"),

@@ -221,6 +221,8 @@ GRID_ERRORS = [
     (lambda: make_grid("logsnr", NO_SIGNAL, 2), r"needs a finite lambda at both ends\n.*\n.*\n.*t_start below"),
     (lambda: make_grid("karras", NO_SIGNAL, 2), r"'karras' needs some signal at the last training time\n.*alpha = 0"),
     (lambda: make_grid("karras", LINEAR, 5, rho=0), r"rho must be positive\n.*0"),
+    (lambda: make_grid("karras", LINEAR, 5, rho=1e-3), r"rho is so small that the levels .*\n.*0.001\n.*1 to 100"),
+    (lambda: make_grid("karras", "linear", 5), r"the schedule of a grid is no NoiseSchedule\n.*'linear'"),
     (
         lambda: make_grid("trailing", LINEAR, 5, final="none"),
         r"final has a value .*\n.*'none'\n.*'zero', 'sigma_min'",
@@ -261,6 +263,12 @@ COMPILE_ERRORS = [
     ({"steps": 10_001}, r"steps is out of range\n.*10001"),
     ({"steps": True}, r"steps is out of range\n.*True"),
     ({"steps": "20"}, r"steps is out of range\n.*'20'"),
+    ({"steps": np.array([1, 2])}, r"steps is out of range\n.*array\(\[1, 2\]\)"),
+    ({"schedule": 5}, r"unknown schedule\n.*5\n.*linear"),
+    ({"prediction": np.array([1, 2])}, r"prediction has a value that is not possible\n.*array"),
+    ({"solver": "ddim", "eta": np.array([0.1, 0.2])}, r"solver 'ddim': eta must be a finite number\n.*array"),
+    ({"solver": "ddim", "eta": 10**400}, r"solver 'ddim': eta must be a finite number\n.*1000"),
+    ({"grid": "times", "times": [10**400] * 5}, r"grid 'times': times must be a row of finite numbers"),
     (
         {"ordr": 2},
         r"neither solver 'dpmsolver\+\+' nor grid 'trailing' has an option .*\n.*\n.*order.*\n.*mean 'order'\?",
@@ -308,6 +316,13 @@ def test_a_wrong_option_is_refused(options: dict[str, Any], text: str) -> None:
     given_options = {"solver": "dpmsolver++", "schedule": LINEAR, "steps": 5, **options}
     with pytest.raises(OptionError, match=text):
         compile_plan(**given_options)
+
+
+def test_the_rounding_of_large_weights_is_taken_for_no_defect() -> None:
+    # with next to no signal at the start, weights of 6e4 cancel to 1e-9 of a perfectly known sample
+    for solver, steps, prediction in (("kdpm2-ancestral", 1, "sample"), ("pndm", 5, "v_prediction")):
+        plan = compile_plan(solver, "cosine", steps, grid="uniform", prediction=prediction)
+        assert np.abs(plan.weights).max() > 100
 
 
 def test_options_go_to_the_solver_and_to_the_grid() -> None:
