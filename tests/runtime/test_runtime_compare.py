@@ -101,6 +101,7 @@ REFUSED = {
     "picture": (["solvers", "{}", "-o", "a.jpg"], ["the picture is of an unknown kind", "-o out.png"]),
     "table": (["solvers", "{}", "--table", "a.txt"], ["the table is of an unknown kind", ".csv"]),
     "no schedule": (["schedules", "linaer"], ["unknown schedule", "did you mean 'linear'"]),
+    "no steps": (["schedules", "--steps", "0"], ["--steps is out of range", "1 to 10000"]),
     "no grid": (["schedules", "--grid", "karas"], ["unknown grid", "did you mean 'karras'"]),
     "folder": (["schedules", "-o", "nowhere/a.png"], ["nowhere"]),
 }

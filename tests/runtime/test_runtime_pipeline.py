@@ -281,6 +281,22 @@ def test_the_rounded_times_of_diffusers_are_not_taken_for_foreign_ones(spacing: 
             check_schedule(plan_from_diffusers(config, steps), schedule_from_diffusers(config), fix="")
 
 
+def test_a_config_that_encodes_is_followed(make_bundle: Make) -> None:
+    keys = {"_class_name": "DDIMInverseScheduler", "timestep_spacing": "leading"}
+    with load(make_bundle(manifest=False, scheduler=keys)) as pipeline:
+        for steps in (1, 3, 20):
+            assert np.isfinite(pipeline.sample(steps=steps)).all()
+        with pytest.raises(OptionError, match="another noise schedule"):
+            pipeline.sample(steps=20, beta_end=0.05)
+
+
+def test_a_class_of_which_no_schedule_is_known_has_none(make_bundle: Make) -> None:
+    bundle = make_bundle(manifest=False, scheduler={"_class_name": "CMStochasticIterativeScheduler"})
+    unknown = r"unknown scheduler class\n.*CMStochastic"
+    with load(bundle) as pipeline, pytest.raises(OptionError, match=unknown):
+        pipeline.sample(steps=5, solver="ddim")
+
+
 def test_the_refusal_of_a_foreign_schedule_says_what_fits(unlabelled: Pipeline) -> None:
     with pytest.raises(OptionError) as caught:
         unlabelled.sample(plan=compile_plan("ddim", "cosine", 10))

@@ -211,6 +211,21 @@ def test_a_perfect_network_is_followed_to_the_data(stochastic: bool) -> None:
         np.testing.assert_allclose(run_plan(plan, model, x), x0, atol=1e-12)
 
 
+@pytest.mark.parametrize("solver", ["flow-euler", "flow-heun"])
+def test_a_path_that_only_starts_like_a_flow_is_followed_to_the_data(solver: str) -> None:
+    # zero terminal SNR: at the first level alone alpha + sigma = 1
+    schedule = make_schedule("scaled_linear", zero_snr=True)
+    plan = compile_plan(solver, schedule, 5, grid="trailing", prediction="flow")
+    assert plan.start == (0.0, 1.0)
+    x0 = np.linspace(-1, 1, 6).reshape(2, 3)
+
+    def model(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+        return (x - alpha * x0) / sigma - x0
+
+    np.testing.assert_allclose(run_plan(plan, model, np.ones((2, 3))), x0, atol=1e-12)
+
+
 def test_an_image_without_noise_takes_no_epsilon_to_start_from() -> None:
     columns = Levels.of([0.0, 500.0], [1.0, 0.5], [0.0, 0.5])
     grid = Grid(columns.part(0, 1), columns.part(1))

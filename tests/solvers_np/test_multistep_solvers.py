@@ -299,12 +299,15 @@ def test_a_limit_makes_eps_that_of_the_limited_x0() -> None:
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("unipc", {"order": 7}, r"order is out of range\n.*7\n.*from 1 to 6"),
+    ("unipc", {"order": 4, "steps": 3}, r"order is beyond the steps\n.*order=4 with 3 steps"),
     ("unipc", {"order": 0}, r"order is out of range\n.*0\n.*from 1 to"),
     ("unipc", {"solver_type": "vary_coeff"}, r"solver_type has a value .*\n.*'vary_coeff'\n.*'bh1', 'bh2'"),
     ("unipc", {"disable_corrector": [6]}, r"disable_corrector names a step that there is not\n.*6 of 6.*\n.*0 to 5"),
     ("unipc", {"disable_corrector": [0.5]}, r"disable_corrector names a step that there is not\n.*0.5"),
     ("unipc", {"variant": "bh2"}, r"neither solver .* has an option of this name\n.*'variant'"),
     ("deis", {"order": 7}, r"order is out of range"),
+    ("deis", {"order": 4, "steps": 3}, r"order is beyond the steps"),
+    ("sa-solver", {"predictor_order": 4, "steps": 3}, r"order is beyond the steps"),
     ("sa-solver", {"predictor_order": 7}, r"order is out of range"),
     ("sa-solver", {"corrector_order": -1}, r"corrector_order is out of range\n.*-1\n.*from 0 to"),
     ("sa-solver", {"tau": -0.5}, r"tau is out of range\n.*-0.5\n.*0 \(no noise\)"),

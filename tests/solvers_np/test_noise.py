@@ -248,10 +248,23 @@ def test_recorded_noise_is_checked_by_what_is_left() -> None:
 REFUSED = [
     (np.zeros((1, 2, 3), int), "the recorded noise has the wrong dtype"),
     ("text", "the recorded noise has the wrong dtype"),
+    ([[1.0], [1.0, 2.0]], "the recorded noise is no array"),
     (1.5, r"the recorded noise does not fit the plan\n.*shape \(\)"),
     (np.full((1, 2, 3), np.inf), "the recorded noise holds NaN or infinity"),
     (type("Half", (), {"between": Spanned.between})(), r"has between\(\) but no normal\(\)\n.*Half"),
 ]
+
+
+@pytest.mark.parametrize("shape", [5, (-1, 2), (1.5, 2), ("a",)])
+def test_what_is_no_shape(shape: Any) -> None:
+    with pytest.raises(OptionError, match="shape must be a row of whole numbers"):
+        randn(shape, seed=0)
+
+
+def test_an_array_of_no_axes_is_one_seed() -> None:
+    np.testing.assert_array_equal(randn((2, 3), np.array(7)), randn((2, 3), 7))
+    with pytest.raises(OptionError, match=r"seed must be a whole number\n.*array\(\[1, 2\]\)"):
+        randn((1, 3), np.array([[1, 2]]))
 
 
 @pytest.mark.parametrize(("noise", "message"), REFUSED)

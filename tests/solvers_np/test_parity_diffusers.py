@@ -314,6 +314,10 @@ REFUSED = [
     ("DDIMScheduler", 10, {"eta": "much"}, "eta must be a number.*'much'"),
     ("DDIMScheduler", 10, {"trained_betas": [0.1, 0.2]}, "trained_betas must be a row of finite numbers.*1000"),
     ("DDIMScheduler", 10, {"beta_end": 1.5}, "beta_end is outside \\(0, 1\\)"),
+    ("DDIMScheduler", 5, {"beta_schedule": "scaled_linear", "beta_start": -0.3}, "beta_start is outside.*-0.3"),
+    ("LCMScheduler", 5, {"beta_start": 10**400}, "beta_start is beyond what a float holds"),
+    ("DDPMScheduler", 5, {"trained_betas": 10**400}, "trained_betas must be a row of finite numbers"),
+    ("DDIMScheduler", 5, {"steps_offset": 10**30}, "steps_offset is out of range.*from 0 to 1000"),
     ("DDIMSchedular", 10, {}, "unknown scheduler class.*did you mean 'DDIMScheduler'"),
 ]
 

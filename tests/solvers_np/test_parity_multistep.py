@@ -274,6 +274,7 @@ REFUSED = [
     (UNIPC, {"disable_corrector": [-1]}, r"disable_corrector must be a list of steps.*\[-1\]"),
     (UNIPC, {"disable_corrector": 0}, r"disable_corrector must be a list of steps.*got: +0"),
     (UNIPC, {"solver_order": 0}, "solver_order is out of range.*from 1 to"),
+    (UNIPC, {"solver_order": 60}, "solver_order is out of range.*60.*from 1 to 6"),
     (UNIPC, {"shift_terminal": 0.1}, "shift_terminal is read with use_flow_sigmas only"),
     (DEIS, {"algorithm_type": "dpmsolver++"}, "algorithm_type has a value .*'dpmsolver.*'deis'"),
     (DEIS, {"solver_type": "bh2"}, "solver_type has a value .*'bh2'.*'logrho'"),
