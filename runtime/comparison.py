@@ -51,16 +51,14 @@ class Curve:
 
 def fitting_plan(make: Callable[[int], StepPlan], calls: int) -> StepPlan | None:
     """Return the plan with the most steps that asks the network at most `calls` times, or None if there is none."""
-    best = None
     for steps in _descending(make, calls):
         try:
             plan = make(steps)
         except OptionError:
             continue
         if plan.calls <= calls:
-            best = plan
-            break
-    return best
+            return plan
+    return None
 
 
 def _descending(make: Callable[[int], StepPlan], calls: int) -> Iterable[int]:
@@ -69,7 +67,7 @@ def _descending(make: Callable[[int], StepPlan], calls: int) -> Iterable[int]:
         few, many = make(8).calls, make(16).calls
     except OptionError:
         return range(calls, 0, -1)
-    likely = 8 + math.floor((calls - few) * 8 / (many - few)) + 1
+    likely = 8 + math.floor((calls - few) * 8 / max(many - few, 1)) + 1
     return range(max(1, min(likely, calls)), 0, -1)
 
 
