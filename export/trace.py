@@ -49,6 +49,13 @@ def trace_scheduler(
     """
     if steps is not None:
         steps = whole("steps", steps, 1)
+    if step_options is not None and not isinstance(step_options, Mapping):
+        raise TraceError(
+            "step_options is no mapping",
+            got=repr(step_options),
+            expected="keyword arguments of the scheduler's step",
+            fix='pass step_options={"eta": 0.5}',
+        )
     recording = Tracer(scheduler, steps, set_timesteps_kwargs, step_options or {}, double).record()
     level = levels(recording)
     moments, order = _moments(recording, level)

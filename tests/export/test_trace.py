@@ -402,3 +402,8 @@ def test_options_that_the_scheduler_does_not_have_are_refused() -> None:
         trace_scheduler(scheduler, 5, step_options={"eat": 1.0})
     with pytest.raises(OptionError, match="steps is out of range"):
         trace_scheduler(scheduler, 0)
+
+
+def test_step_options_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(TraceError, match=r"step_options is no mapping\n.*5\n.*keyword arguments"):
+        trace_scheduler(object(), 4, step_options=5)  # type: ignore[arg-type]
