@@ -3,12 +3,6 @@
 from dpmrt.engines.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
-    Defaults,
-    FileRecord,
-    Guidance,
-    Manifest,
-    Network,
-    TensorSpec,
     check_numbers,
     hash_file,
     read_manifest,
@@ -16,11 +10,31 @@ from dpmrt.engines.manifest import (
     write_manifest,
 )
 from dpmrt.engines.parity import PARITY_NAME, ParityReport, StepDrift, read_parity, write_parity
+from dpmrt.engines.schema import (
+    NEGATIVE,
+    PRECISIONS,
+    Axis,
+    Defaults,
+    FileRecord,
+    Guidance,
+    Manifest,
+    Network,
+    Pin,
+    Precision,
+    PrecisionName,
+    TensorSpec,
+)
 from dpmrt.engines.shipped import is_shipped, shipped_bundle
 
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_NAME",
+    "NEGATIVE",
+    "PRECISIONS",
+    "Axis",
+    "Pin",
+    "Precision",
+    "PrecisionName",
     "Defaults",
     "FileRecord",
     "Guidance",

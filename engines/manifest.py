@@ -7,93 +7,20 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
 
 import msgspec
 
 from dpmrt.engines.json_file import write_json
 from dpmrt.engines.onnx_external import external_locations
+from dpmrt.engines.schema import MAX_LABEL, MAX_STEPS, Axis, FileRecord, Manifest, Network
 from dpmrt.errors import BundleError, IntegrityError, ManifestError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: what this dpmrt reads; version 1 had no axes, no precision and no classifier
+READ_VERSIONS = (1, 2)
 MANIFEST_NAME = "dpmrt.json"
 
-Role = Literal["sample", "timestep", "encoder_hidden_states", "class_labels", "out_sample"]
-DType = Literal["float32", "float16", "bfloat16", "int64", "int32"]
-
-MAX_STEPS = 10_000
-MAX_LABEL = 2**31 - 1
-
 _EXPORT_AGAIN = "export the network again: dpmrt export SOURCE -o BUNDLE"
-
-
-class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One input or output of a graph: what it is for, its name there, and its shape (a string is a free axis)."""
-
-    role: Role
-    name: str
-    dtype: DType
-    shape: tuple[int | str, ...]
-
-
-class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A network as an ONNX file, with the tensors that it takes and gives."""
-
-    path: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    data: tuple[str, ...] = ()
-    config: str | None = None
-
-    def input(self, role: Role) -> TensorSpec | None:
-        """Return the input that plays `role`, if the network has one."""
-        return next((spec for spec in self.inputs if spec.role == role), None)
-
-    @property
-    def sample_shape(self) -> tuple[int | str, ...]:
-        """Return the shape of one sample, without the batch axis."""
-        spec = self.input("sample")
-        return spec.shape[1:] if spec else ()
-
-
-class Guidance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Classifier-free guidance by class label: the label that stands for "no class", and the usual scale."""
-
-    kind: Literal["classifier_free"]
-    classes: int
-    null_label: int
-    scale: float = 1.0
-
-
-class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the bundle is sampled when the caller does not say."""
-
-    steps: int = 20
-    solver: str | None = None
-    options: dict[str, bool | int | float | str | None] = {}
-
-
-class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Size and SHA-256 of one file of the bundle."""
-
-    bytes: Annotated[int, msgspec.Meta(ge=0)]
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole of `dpmrt.json`."""
-
-    format: Literal["dpmrt-bundle"]
-    version: int
-    name: str
-    unet: Network
-    scheduler: str
-    prediction: Literal["epsilon", "sample", "v_prediction", "flow", "score", "edm"]
-    files: dict[str, FileRecord]
-    guidance: Guidance | None = None
-    data_range: tuple[float, float] = (-1.0, 1.0)
-    defaults: Defaults = Defaults()
-    provenance: dict[str, str | int | float] = {}
 
 
 def hash_file(path: Path) -> str:
@@ -138,12 +65,15 @@ def read_manifest(bundle: Path, *, check: bool = True) -> Manifest:
     for field, name in (*_used_paths(manifest), *((f"files[{name!r}]", name) for name in manifest.files)):
         _check_inside(bundle, field, name)
     _check_recorded(manifest)
-    _check_roles(manifest.unet)
+    _check_roles("unet", manifest.unet, {"sample", "timestep"}, {"out_sample"})
+    if manifest.classifier is not None:
+        _check_roles("classifier", manifest.classifier, {"sample", "timestep", "class_labels"}, {"gradient"})
     check_numbers(manifest)
     if check:
         for name, record in manifest.files.items():
             _check_file(bundle, name, record)
-        _check_weights(bundle, manifest.unet)
+        for network in _networks(manifest).values():
+            _check_weights(bundle, network)
         _check_labels(bundle, manifest)
     return manifest
 
@@ -167,9 +97,22 @@ def check_numbers(manifest: Manifest) -> None:
     for field, value, least, most in whole:
         if not least <= value <= most:
             raise _out_of_range(field, value, f"{least} to {most}")
+    for field, network in _networks(manifest).items():
+        free = {axis for spec in (*network.inputs, *network.outputs) for axis in spec.shape if isinstance(axis, str)}
+        for name, axis in network.axes.items():
+            _check_axis(f"{field}.axes[{name!r}]", name, axis, free)
 
 
-def _out_of_range(field: str, got: object, expected: str) -> ManifestError:
+def _check_axis(field: str, name: str, axis: Axis, free: set[str]) -> None:
+    if name not in free:
+        raise _out_of_range(field, "an axis that no tensor has", f"one of {', '.join(sorted(free)) or 'none'}")
+    if axis.max is not None and axis.max < axis.min:
+        raise _out_of_range(field, f"min {axis.min}, max {axis.max}", "the smaller one first")
+    if not axis.takes(axis.opt):
+        raise _out_of_range(f"{field}.opt", axis.opt, axis)
+
+
+def _out_of_range(field: str, got: object, expected: object) -> ManifestError:
     return ManifestError(
         f"{MANIFEST_NAME}: `{field}` is out of range",
         got=got,
@@ -189,11 +132,11 @@ def _decode(raw: bytes) -> Manifest:
         raise ManifestError(
             f"{MANIFEST_NAME}: `format` is not dpmrt's", got=repr(got), expected="'dpmrt-bundle'", fix=fix
         )
-    if head.get("version") != FORMAT_VERSION:
+    if head.get("version") not in READ_VERSIONS or isinstance(head.get("version"), (bool, float)):
         raise ManifestError(
             f"{MANIFEST_NAME}: unknown `version`",
             got=repr(head.get("version")),
-            expected=FORMAT_VERSION,
+            expected=" or ".join(str(version) for version in READ_VERSIONS),
             fix="update dpmrt, or export the network again with this version",
         )
     try:
@@ -207,12 +150,19 @@ def _decode(raw: bytes) -> Manifest:
         ) from None
 
 
+def _networks(manifest: Manifest) -> dict[str, Network]:
+    return {"unet": manifest.unet, **({"classifier": manifest.classifier} if manifest.classifier else {})}
+
+
 def _used_paths(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    yield "unet.path", manifest.unet.path
-    for index, name in enumerate(manifest.unet.data):
-        yield f"unet.data[{index}]", name
-    if manifest.unet.config is not None:
-        yield "unet.config", manifest.unet.config
+    for field, network in _networks(manifest).items():
+        yield f"{field}.path", network.path
+        for index, name in enumerate(network.data):
+            yield f"{field}.data[{index}]", name
+        if network.config is not None:
+            yield f"{field}.config", network.config
+        if network.precision.emulated is not None:
+            yield f"{field}.precision.emulated", network.precision.emulated
     yield "scheduler", manifest.scheduler
 
 
@@ -239,10 +189,10 @@ def _check_recorded(manifest: Manifest) -> None:
             )
 
 
-def _check_roles(network: Network) -> None:
+def _check_roles(kind: str, network: Network, inputs: set[str], outputs: set[str]) -> None:
     for field, specs, needed in (
-        ("unet.inputs", network.inputs, {"sample", "timestep"}),
-        ("unet.outputs", network.outputs, {"out_sample"}),
+        (f"{kind}.inputs", network.inputs, inputs),
+        (f"{kind}.outputs", network.outputs, outputs),
     ):
         roles = [spec.role for spec in specs]
         if not needed <= set(roles) or len(roles) != len(set(roles)):
@@ -275,23 +225,29 @@ def _check_file(bundle: Path, name: str, record: FileRecord) -> None:
 
 def _check_weights(bundle: Path, network: Network) -> None:
     """Refuse a graph that would load weights from a file whose hash was not looked at."""
+    for path in (network.path, network.precision.emulated):
+        if path is not None:
+            _check_graph_weights(bundle, path, network.data)
+
+
+def _check_graph_weights(bundle: Path, path: str, data: tuple[str, ...]) -> None:
     try:
-        locations = external_locations(bundle / network.path)
+        locations = external_locations(bundle / path)
     except (OSError, ValueError) as error:
         raise BundleError(
-            f"{network.path} is not an ONNX model",
+            f"{path} is not an ONNX model",
             got=error,
             expected="a file that torch.onnx wrote",
             fix=_EXPORT_AGAIN,
         ) from None
     for location in sorted(locations):
-        name = (PurePosixPath(network.path).parent / location).as_posix()
-        _check_inside(bundle, f"weights of {network.path}", name)
-        if name not in network.data:
+        name = (PurePosixPath(path).parent / location).as_posix()
+        _check_inside(bundle, f"weights of {path}", name)
+        if name not in data:
             raise ManifestError(
-                f"{MANIFEST_NAME}: the graph keeps weights in a file that `unet.data` does not name",
+                f"{MANIFEST_NAME}: the graph keeps weights in a file that `data` does not name",
                 got=repr(name),
-                expected=", ".join(network.data) or f"all weights within {network.path}",
+                expected=", ".join(data) or f"all weights within {path}",
                 fix=_EXPORT_AGAIN,
             )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from dpmrt.engines import FORMAT_VERSION, Manifest, Network, TensorSpec
-from dpmrt.engines.manifest import DType, Role
+from dpmrt.engines.schema import DType
 from dpmrt.errors import BundleError, ManifestError, OptionError
 from dpmrt.runtime.backends.base import Tensor
 from dpmrt.runtime.onnx_header import read_graph_header
@@ -85,7 +85,7 @@ def _spec(tensor: Tensor, role: str | None, kind: str) -> TensorSpec:
             got=tensor.dtype,
             expected=", ".join(get_args(DType)),
         )
-    return TensorSpec(cast(Role, role), tensor.name, cast(DType, tensor.dtype), tensor.shape)
+    return TensorSpec(role, tensor.name, cast(DType, tensor.dtype), tensor.shape)
 
 
 def _unnamed(kind: str, tensor: Tensor) -> BundleError:

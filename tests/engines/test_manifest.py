@@ -135,7 +135,7 @@ def test_other_format(bundle: Path, raw: str) -> None:
         read_manifest(bundle)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", True, 2.0, None])
 def test_unknown_version(bundle: Path, version: object) -> None:
     rewrite(bundle, lambda fields: fields.update(version=version))
     with pytest.raises(ManifestError, match="unknown `version`") as caught:
@@ -147,11 +147,18 @@ SCHEMA_DEFECTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "unknown field": (lambda f: f.update(colour="red"), "unknown field `colour`"),
     "unknown nested field": (lambda f: f["unet"].update(colour="red"), r"unknown field `colour` - at `\$.unet`"),
     "missing field": (lambda f: f.pop("scheduler"), "missing required field `scheduler`"),
-    "boolean version": (lambda f: f.update(version=True), r"\$.version"),
     "wrong type": (lambda f: f.update(name=3), r"\$.name"),
     "wrong nested type": (lambda f: f["guidance"].update(scale="two"), r"\$.guidance.scale"),
     "unknown prediction": (lambda f: f.update(prediction="guess"), r"\$.prediction"),
-    "unknown role": (lambda f: f["unet"]["inputs"][0].update(role="mask"), r"\$.unet.inputs\[\d\].role"),
+    "unknown role": (lambda f: f["unet"]["inputs"][0].update(role="The mask"), r"\$.unet.inputs\[\d\].role"),
+    "no size": (
+        lambda f: f["unet"].update(axes={"batch": {"opt": 0}}),
+        r"Expected `int` >= 1 - at `\$.unet.axes\[...\].opt`",
+    ),
+    "unknown precision": (
+        lambda f: f["unet"].update(precision={"kind": "int4"}),
+        r"Invalid enum value 'int4' - at `\$.unet.precision.kind`",
+    ),
     "unknown dtype": (lambda f: f["unet"]["inputs"][1].update(dtype="int8"), r"\$.unet.inputs\[\d\].dtype"),
     "negative size": (lambda f: f["files"]["unet/model.onnx"].update(bytes=-1), r"\$.files\[...\].bytes"),
     "short hash": (lambda f: f["files"]["unet/model.onnx"].update(sha256="ab"), r"\$.files\[...\].sha256"),
@@ -228,10 +235,10 @@ NESTED = {
 def test_weights_in_a_file_that_the_manifest_does_not_name(bundle: Path, graph: bytes) -> None:
     (bundle / "unet/other").write_bytes(b"unseen")
     put(bundle, "unet/model.onnx", field(7, graph))
-    with pytest.raises(ManifestError, match=r"weights in a file that `unet.data` does not name(.|\n)*'unet/other'"):
+    with pytest.raises(ManifestError, match=r"weights in a file that `data` does not name(.|\n)*'unet/other'"):
         read_manifest(bundle)
     put(bundle, "unet/other", b"unseen")
-    with pytest.raises(ManifestError, match=r"`unet.data` does not name"):
+    with pytest.raises(ManifestError, match=r"`data` does not name"):
         read_manifest(bundle)
     rewrite(bundle, lambda fields: fields["unet"]["data"].append("unet/other"))
     assert read_manifest(bundle).unet.data == ("unet/model.onnx_data", "unet/other")
@@ -366,3 +373,37 @@ def test_writing_replaces_the_manifest_whole(bundle: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     assert (bundle / "dpmrt.json").read_bytes() == before
     assert sorted(path.name for path in bundle.iterdir()) == ["dpmrt.json", "scheduler", "unet"]
+
+
+AXES: dict[str, tuple[dict[str, Any], str]] = {
+    "another axis": ({"height": {"opt": 8}}, r"`unet\.axes\['height'\]` is out of range(.|\n)*one of batch"),
+    "upside down": ({"batch": {"opt": 4, "min": 4, "max": 2}}, r"min 4, max 2(.|\n)*the smaller one first"),
+    "usual size": (
+        {"batch": {"opt": 3, "min": 2, "max": 8, "multiple": 2}},
+        r"axes\['batch'\]\.opt` is out of range(.|\n)*got: +3(.|\n)*2 to 8, in multiples of 2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("axes", "text"), AXES.values(), ids=AXES)
+def test_axes_that_no_network_has(bundle: Path, axes: dict[str, Any], text: str) -> None:
+    rewrite(bundle, lambda fields: fields["unet"].update(axes=axes))
+    with pytest.raises(ManifestError, match=text):
+        read_manifest(bundle)
+
+
+def test_more_channels_in_than_out_are_a_condition() -> None:
+    def network(taken: int, given: int, axis: int = 1, rank: int = 4) -> Network:
+        shapes = [["batch", *[8] * (rank - 1)] for _ in range(2)]
+        shapes[0][axis], shapes[1][axis] = taken, given
+        specs = [TensorSpec(role, role, "float32", tuple(s)) for role, s in zip(("sample", "out_sample"), shapes)]
+        return Network("unet/model.onnx", (specs[0],), (specs[1],), channel_axis=axis)
+
+    assert (network(9, 4).sample_shape, network(9, 4).extra_channels) == ((4, 8, 8), 5)
+    assert (network(3, 6).sample_shape, network(3, 6).extra_channels) == ((3, 8, 8), 0)
+    assert (network(8, 4, 2, 5).sample_shape, network(8, 4, 2, 5).extra_channels) == ((8, 4, 8, 8), 4)
+
+
+def test_the_first_version_is_still_read(bundle: Path) -> None:
+    rewrite(bundle, lambda fields: fields.update(version=1))
+    assert read_manifest(bundle).unet.precision.kind == "fp32"
