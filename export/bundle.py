@@ -25,10 +25,12 @@ from dpmrt.engines import (
 )
 from dpmrt.errors import ExportError, OptionError
 from dpmrt.export.folders import check_target, new_folder
-from dpmrt.export.onnx_export import EXTERNAL_ABOVE, MODEL_NAME, OPSET, check_onnx, trace, write_onnx
+from dpmrt.export.interfaces import Sizes
+from dpmrt.export.onnx_files import EXTERNAL_ABOVE, MODEL_NAME, check_onnx, write_onnx
 from dpmrt.export.provenance import library_versions, utc_date
 from dpmrt.export.schedulers import SCHEDULER_NAME, scheduler_class
 from dpmrt.export.sources import Source, find_scheduler, load_source, read_json_object, source_of_model
+from dpmrt.export.tracing import OPSET, trace
 from dpmrt.solvers_np import plan_from_diffusers, prediction_from_diffusers
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ def export_bundle(
     guidance: Guidance | None = None,
     defaults: Defaults | None = None,
     force: bool = False,
+    sizes: Sizes | None = None,
     external_above: int = EXTERNAL_ABOVE,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
@@ -64,11 +67,11 @@ def export_bundle(
     tell = progress or (lambda phase: None)
     target = check_request(out, precision=precision, name=name, force=force)
     tell("load")
-    source = _as_source(source, subfolder)
+    source = _as_source(source, subfolder).shaped(sizes)
     scheduler_config = read_scheduler(source, scheduler)
     draft = draft_manifest(source, scheduler_config, target, name=name, guidance=guidance, defaults=defaults)
     tell("trace")
-    graph = trace(source.model, source.signature)
+    graph = trace(source.skeleton, source.interface, source.weights)
     with new_folder(target, marker=MANIFEST_NAME, written=bundle_files, force=force) as folder:
         tell("write")
         (folder / "unet").mkdir()
@@ -77,7 +80,9 @@ def export_bundle(
         _write_config(folder / "unet/config.json", source.config)
         _write_config(folder / draft.scheduler, scheduler_config)
         tell("check")
-        error = check_onnx(written.graph, source.model, source.signature)
+        error = check_onnx(
+            written.graph, lambda tensors: source.interface.call(source.model, tensors), source.interface
+        )
         tell("hash")
         data = (written.data.relative_to(folder).as_posix(),) if written.data else ()
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -152,15 +157,18 @@ def draft_manifest(
     defaults = defaults or Defaults(steps=20)
     scheduler_class(scheduler_config)
     prediction: Any = _sampled_with(lambda: prediction_from_diffusers(scheduler_config))
+    inputs, outputs = source.interface.specs()
     manifest = Manifest(
         format="dpmrt-bundle",
         version=FORMAT_VERSION,
         name=name or target.name,
         unet=Network(
             path=f"unet/{MODEL_NAME}",
-            inputs=source.signature.inputs,
-            outputs=source.signature.outputs,
+            inputs=inputs,
+            outputs=outputs,
             config="unet/config.json",
+            axes=source.interface.free(),
+            channel_axis=source.interface.channel_axis,
         ),
         scheduler=f"scheduler/{SCHEDULER_NAME}",
         prediction=prediction,
@@ -188,7 +196,7 @@ def _guidance(source: Source, guidance: Guidance | None) -> Guidance | None:
     if guidance is None and training is not None and training.null_class is not None:
         classes = training.null_class if training.num_classes is None else training.num_classes
         guidance = Guidance("classifier_free", classes, training.null_class, REFERENCE_GUIDANCE_SCALE)
-    labels = source.signature.labels
+    labels = source.interface.labels
     if guidance and not (0 < guidance.classes <= labels and 0 <= guidance.null_label < labels):
         raise ExportError(
             "the guidance does not fit the network",

@@ -142,9 +142,9 @@ def _condition(manifest: Manifest, source: Source, batch: int, seed: int, guidan
     """Make up conditions: labels in turn, and noise where a text encoder's output would be."""
     wanted: dict[str, NDArray[Any]] = {}
     null: dict[str, NDArray[Any]] = {}
-    if source.signature.labels:
+    if source.interface.labels:
         setup = manifest.guidance
-        wanted["class_labels"] = np.arange(batch) % (setup.classes if setup else source.signature.labels)
+        wanted["class_labels"] = np.arange(batch) % (setup.classes if setup else source.interface.labels)
         null["class_labels"] = np.full(batch, setup.null_label) if setup else wanted["class_labels"]
     text = manifest.unet.input("encoder_hidden_states")
     if text is not None:
@@ -156,8 +156,8 @@ def _condition(manifest: Manifest, source: Source, batch: int, seed: int, guidan
 
 def _reference(folder: Path, manifest: Manifest, against: str | Path | None) -> Source:
     source = load_source(against) if against is not None else _original(folder, manifest)
-    ours, theirs = manifest.unet.sample_shape, source.signature.inputs[0].shape[1:]
-    roles = {spec.role for spec in manifest.unet.inputs}, {spec.role for spec in source.signature.inputs}
+    ours, theirs = manifest.unet.sample_shape, source.interface.specs()[0][0].shape[1:]
+    roles = {spec.role for spec in manifest.unet.inputs}, {spec.role for spec in source.interface.specs()[0]}
     if ours != theirs or roles[0] != roles[1]:
         raise VerificationError(
             "the torch network takes other inputs than the bundle",

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 import hashlib
 import inspect
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import diffusers
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
 from dpmrt.engines import hash_file
 from dpmrt.errors import ExportError, OptionError
+from dpmrt.export.interfaces import INTERFACES, Interface, Sizes, interface_of
 from dpmrt.export.schedulers import SCHEDULER_NAME
-from dpmrt.export.signature import Signature, signature_of
+from dpmrt.export.weights import WeightFiles, check_weights, empty_parameters, fill
 
-SUPPORTED = ("UNet2DModel", "UNet2DConditionModel")
+SUPPORTED = tuple(INTERFACES)
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _LAYOUT = f"config.json and {WEIGHTS_NAME}, either here or in unet/"
 _BAD_CONFIG = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-_OLD_ATTENTION = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
 
 
 class Training(msgspec.Struct, frozen=True):
@@ -45,27 +46,50 @@ class Training(msgspec.Struct, frozen=True):
             raise ValueError(f"data_range = [{low}, {high}]")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Source:
-    """A network that can be exported, and where it came from; `folder` is None for a network held in memory."""
+    """A network that can be exported, and where it came from; `folder` is None for a network held in memory.
 
-    model: Any
+    `skeleton` is the network with parameters that hold nothing until `model` is asked for; `weights` reads them one
+    at a time.
+    """
+
+    skeleton: Any
+    kind: str
     config: Mapping[str, Any]
-    signature: Signature
+    declared: Interface
+    weights: Mapping[str, torch.Tensor]
     weights_sha256: str
     folder: Path | None = None
     subfolder: str | None = None
     scheduler: Path | None = None
     training: Training | None = None
-    parameters: int = field(init=False)
+    sizes: Sizes | None = None
+    one_time: bool = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "parameters", sum(tensor.numel() for tensor in self.model.parameters()))
+    @functools.cached_property
+    def interface(self) -> Interface:
+        """The network's interface, with its axes fixed or open as asked."""
+        interface = self.declared.settle(self.sizes)
+        return interface.with_one_time() if self.one_time else interface
 
-    @property
-    def kind(self) -> str:
-        """Return the name of the diffusers class."""
-        return str(self.config["_class_name"])
+    @functools.cached_property
+    def model(self) -> Any:
+        """The network in fp32 with its weights."""
+        return fill(self.skeleton, self.weights, torch.float32)
+
+    def predict(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return what the network in fp32 gives for one tensor a role."""
+        return self.interface.call(self.model, tensors)
+
+    @functools.cached_property
+    def parameters(self) -> int:
+        """How many parameters the network has."""
+        return sum(tensor.numel() for tensor in self.skeleton.parameters())
+
+    def shaped(self, sizes: Sizes | None = None, *, one_time: bool = False) -> Source:
+        """Return the source with its axes fixed or open as asked."""
+        return dataclasses.replace(self, sizes=sizes, one_time=one_time)
 
 
 def load_source(path: str | Path, subfolder: str | None = None) -> Source:
@@ -88,13 +112,16 @@ def _load(folder: Path, subfolder: str | None) -> Source:
     unet = _unet_folder(folder, subfolder)
     config = _read_config(unet / "config.json")
     files = weight_files(unet)
-    model = _build(config, unet)
-    signature = signature_of(config)
-    _load_weights(model, files)
+    skeleton = _build(config, unet)
+    interface = interface_of(config)
+    weights = WeightFiles(files)
+    check_weights(skeleton, weights, files[0].parent)
     return Source(
-        model=model.eval().requires_grad_(False),
+        skeleton=skeleton.eval().requires_grad_(False),
+        kind=config["_class_name"],
         config=config,
-        signature=signature,
+        declared=interface,
+        weights=weights,
         weights_sha256=hash_weights(files),
         folder=folder,
         subfolder=subfolder,
@@ -111,7 +138,7 @@ def source_of_model(model: Any) -> Source:
     config = {"_class_name": name, "_diffusers_version": diffusers.__version__, **model.config}
     digest = hashlib.sha256(safetensors_bytes(model.state_dict(), metadata={"format": "pt"})).hexdigest()
     own = copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
-    return Source(model=own, config=config, signature=signature_of(config), weights_sha256=digest)
+    return Source(own, name, config, interface_of(config), own.state_dict(), digest)
 
 
 def find_scheduler(path: Path) -> Path | None:
@@ -196,10 +223,17 @@ def _read_config(path: Path) -> dict[str, Any]:
     # Keys that the file leaves out have a default in the class, which the signature must see as well.
     defaults = {
         key: parameter.default
-        for key, parameter in _parameters(getattr(diffusers, name)).items()
+        for key, parameter in _parameters(diffusers_class(name)).items()
         if parameter.default is not parameter.empty
     }
     return {**defaults, **config}
+
+
+def diffusers_class(name: str) -> Any:
+    """Return a network class of diffusers, which does not list all of them at its top."""
+    from diffusers.models import unets
+
+    return getattr(diffusers, name, None) or getattr(unets, name)
 
 
 def _parameters(cls: type) -> Mapping[str, Any]:
@@ -220,8 +254,8 @@ def _build(config: Mapping[str, Any], unet: Path) -> Any:
     diffusers.logging.set_verbosity_error()
     try:
         # The random weights that the class starts with are all replaced; the caller's random state is not.
-        with torch.random.fork_rng(devices=[]):
-            return getattr(diffusers, config["_class_name"]).from_config(dict(config))
+        with torch.random.fork_rng(devices=[]), empty_parameters():
+            return diffusers_class(config["_class_name"]).from_config(dict(config))
     except _BAD_CONFIG as error:
         raise ExportError(
             "config.json describes no network that diffusers can make",
@@ -252,71 +286,6 @@ def _shards(index: Path) -> list[Path]:
                 fix="download the model again",
             )
     return [index.parent / name for name in files]
-
-
-def _load_weights(model: Any, files: list[Path]) -> None:
-    found: dict[str, torch.Tensor] = {}
-    for path in files:
-        for name, tensor in _read_tensors(path).items():
-            if name in found:
-                raise ExportError("two shards hold the same tensor", got=f"{name}, again in {path.name}")
-            found[name] = tensor
-    wanted = model.state_dict()
-    _modern_names(found, wanted)
-    where = files[0].parent
-    _refuse("tensors are missing from the weights", wanted.keys() - found.keys(), where)
-    _refuse("the weights hold tensors that the network has not", found.keys() - wanted.keys(), where)
-    _refuse(
-        "tensors have another shape than the config says",
-        {
-            f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
-            for name in wanted
-            if found[name].shape != wanted[name].shape
-        },
-        where,
-    )
-    _refuse(
-        "tensors are not of a floating type",
-        {f"{name} {tensor.dtype}" for name, tensor in found.items() if not tensor.is_floating_point()},
-        where,
-    )
-    _refuse(
-        "tensors hold NaN or infinity", {name for name, tensor in found.items() if not tensor.isfinite().all()}, where
-    )
-    model.load_state_dict(found, strict=True)
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        with safe_open(str(path), framework="pt") as stream:
-            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ExportError(
-            f"{path.name} is no whole safetensors file",
-            got=f"{path}, {path.stat().st_size} bytes: {error}",
-            expected="the file as it was saved",
-            fix="copy or download it again",
-        ) from None
-
-
-def _modern_names(found: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
-    # Checkpoints from before diffusers 0.15, google/ddpm-* among them, name attention layers otherwise.
-    for name in wanted.keys() - found.keys():
-        for new, old in _OLD_ATTENTION.items():
-            if new in name and (former := name.replace(new, old)) in found:
-                found[name] = found.pop(former)
-
-
-def _refuse(what: str, names: set[str], where: Path) -> None:
-    if names:
-        shown = sorted(names)[:3]
-        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-        raise ExportError(
-            what,
-            got=f"{', '.join(shown)}{more}",
-            expected=f"the tensors of the network in {where / 'config.json'}",
-            fix="pass config.json and weights that were saved together",
-        )
 
 
 def _read_training(path: Path) -> Training | None:

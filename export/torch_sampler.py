@@ -53,7 +53,7 @@ def sample_with_torch(
     scheduler = scheduler_class(scheduler_config).from_config(dict(scheduler_config))
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
-    shape = (batch, *(int(axis) for axis in source.signature.inputs[0].shape[1:]))
+    shape = (batch, *source.interface.state_shape())
     x_T = torch.randn(shape, generator=generator)
     x = x_T * getattr(scheduler, "init_noise_sigma", 1.0)  # flow-matching schedulers have none
     options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}

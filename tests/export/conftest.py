@@ -49,26 +49,26 @@ def conditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def traced(pristine: Path) -> Any:
-    from dpmrt.export.onnx_export import trace
     from dpmrt.export.sources import load_source
+    from dpmrt.export.tracing import trace
 
     source = load_source(pristine)
-    return trace(source.model, source.signature)
+    return trace(source.skeleton, source.interface, source.weights)
 
 
 @pytest.fixture(scope="session")
 def traced_conditional(conditional: Path) -> Any:
-    from dpmrt.export.onnx_export import trace
     from dpmrt.export.sources import load_source
+    from dpmrt.export.tracing import trace
 
     source = load_source(conditional)
-    return trace(source.model, source.signature)
+    return trace(source.skeleton, source.interface, source.weights)
 
 
 @pytest.fixture
 def traced_once(traced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare a test the seconds of tracing: the labelled network's graph is at hand."""
-    monkeypatch.setattr("dpmrt.export.bundle.trace", lambda model, signature: traced)
+    monkeypatch.setattr("dpmrt.export.bundle.trace", lambda *arguments, **options: traced.clone())
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from dpmrt.errors import ExportError
-from dpmrt.export.onnx_export import OPSET, check_onnx, trace, write_onnx
+from dpmrt.export.onnx_files import check_onnx, write_onnx
 from dpmrt.export.sources import load_source
+from dpmrt.export.tracing import OPSET, trace
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_external_data(labelled: tuple[Any, Path], traced: Any, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx_data"]
     assert files.data.stat().st_size > 50_000
     assert files.graph.stat().st_size < inside.stat().st_size - 50_000
-    assert check_onnx(files.graph, source.model, source.signature) <= 1e-5
+    assert check_onnx(files.graph, source.predict, source.interface) <= 1e-5
 
 
 def test_tracing_again_is_silent_and_gives_the_same_bytes(
@@ -107,7 +108,7 @@ def test_tracing_again_is_silent_and_gives_the_same_bytes(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     source, graph = labelled
-    again = trace(source.model, source.signature)
+    again = trace(source.skeleton, source.interface, source.weights)
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
     assert write_onnx(again, tmp_path).graph.read_bytes() == graph.read_bytes()
@@ -116,15 +117,16 @@ def test_tracing_again_is_silent_and_gives_the_same_bytes(
 def test_other_weights_are_noticed(labelled: tuple[Any, Path]) -> None:
     from tiny_networks import labelled_unet
 
+    interface, other = labelled[0].interface, labelled_unet(seed=1).eval()
     with pytest.raises(ExportError, match=r"something else than torch(.|\n)*relative error of(.|\n)*batch 1"):
-        check_onnx(labelled[1], labelled_unet(seed=1).eval(), labelled[0].signature)
+        check_onnx(labelled[1], lambda tensors: interface.call(other, tensors), interface)
 
 
 def test_broken_graph_is_noticed(labelled: tuple[Any, Path], tmp_path: Path) -> None:
     broken = tmp_path / "model.onnx"
     broken.write_bytes(labelled[1].read_bytes()[:1000])
     with pytest.raises(ExportError, match="not valid ONNX"):
-        check_onnx(broken, labelled[0].model, labelled[0].signature)
+        check_onnx(broken, labelled[0].predict, labelled[0].interface)
 
 
 def test_a_network_that_cannot_be_traced(labelled: tuple[Any, Path]) -> None:
@@ -133,6 +135,6 @@ def test_a_network_that_cannot_be_traced(labelled: tuple[Any, Path]) -> None:
             return (sample if sample.sum().item() > 0 else -sample,)
 
     with pytest.raises(ExportError, match="torch cannot trace the network") as caught:
-        trace(Branching(), labelled[0].signature)
+        trace(Branching(), labelled[0].interface, {})
     assert "data-dependent" in str(caught.value)
     assert "\x1b" not in str(caught.value)

@@ -1,0 +1,200 @@
+"""A network as an ONNX graph in fp32: traced without its weights, which the graph then reads one at a time."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnxscript import ir, optimizer
+
+from dpmrt.errors import ExportError
+from dpmrt.export.interfaces import Interface
+from dpmrt.export.onnx_text import quietly, strip
+from dpmrt.export.unexportable import operator_error
+from dpmrt.export.weights import LazyWeight, lazy_weight
+
+OPSET = 20
+
+# Tracing takes an axis of 1 or 0 for a constant, and two axes of one size for one axis.
+_TRACED = {"batch": 3, "tokens": 7, "frames": 5}
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_MODEL = "model."
+
+
+class _Tensors(torch.nn.Module):  # type: ignore[misc]
+    """The network with tensors in, in the order of its interface, and one tensor out."""
+
+    def __init__(self, model: Any, interface: Interface, forward: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self._roles = [entry.role for entry in interface.inputs]
+        self._forward = forward
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        """Return the network's prediction."""
+        return self._forward(self.model, dict(zip(self._roles, tensors)))
+
+
+def trace(
+    model: Any,
+    interface: Interface,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    forward: Callable[..., torch.Tensor] | None = None,
+) -> ir.Model:
+    """Trace a network to a graph whose weights are read from `weights` when the graph is written.
+
+    The parameters of `model` itself are never looked at. `forward(model, tensors)` computes the output from one
+    tensor a role, by default as the interface says.
+    """
+    wrapper = _Tensors(model, interface, forward or interface.call)
+    wrapper.eval()
+    examples = interface.examples(**_traced_sizes(interface))
+    inputs, outputs = interface.specs()
+    axes = tuple(
+        {index: torch.export.Dim.AUTO for index, axis in enumerate(entry.shape) if isinstance(axis, str)}
+        for entry in interface.inputs
+    )
+    with quietly() as said:
+        program = None
+        try:
+            program = torch.export.export(
+                wrapper,
+                tuple(examples.values()),
+                dynamic_shapes={"tensors": axes},
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+            traced = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[spec.name for spec in inputs],
+                output_names=[spec.name for spec in outputs],
+                optimize=False,
+                verbose=False,
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            raise operator_error(error, program, said, OPSET) from error
+        graph = traced.model
+        _bind(graph, weights)
+        optimizer.optimize_ir(graph, should_fold=lambda node: False if _reads_weight(node) else None)
+    _fold_layout(graph)
+    for value in list(graph.graph.initializers.values()):
+        value.name = (value.name or "").removeprefix(_MODEL)
+    _name_nodes(graph)
+    strip(graph)
+    _name_axes(graph, interface)
+    return graph
+
+
+def _traced_sizes(interface: Interface) -> dict[str, int]:
+    """Return sizes for tracing: small, allowed, and all different, lest two axes be taken for one."""
+    sizes: dict[str, int] = {}
+    for name, entry in interface.axes.items():
+        axis = entry.axis
+        least = max(axis.min, 2)
+        size = -(-max(_TRACED.get(name, 4 * axis.multiple), least) // axis.multiple) * axis.multiple
+        while size in sizes.values() and axis.takes(size + axis.multiple):
+            size += axis.multiple
+        sizes[name] = size if axis.takes(size) else axis.opt
+    return sizes
+
+
+def _bind(model: ir.Model, weights: Mapping[str, torch.Tensor]) -> None:
+    for name, value in list(model.graph.initializers.items()):
+        own = name.removeprefix(_MODEL)
+        if own in weights and value.dtype == ir.DataType.FLOAT:
+            value.const_value = lazy_weight(own, weights, tuple(int(n) for n in value.shape or ()))
+
+
+def _reads_weight(node: ir.Node) -> bool:
+    return any(value is not None and isinstance(value.const_value, LazyWeight) for value in node.inputs)
+
+
+def _fold_layout(model: ir.Model) -> None:
+    """Let weights that are only turned or reshaped be stored that way."""
+    graph = model.graph
+    for node in list(graph):
+        weight = node.inputs[0].const_value if node.inputs and node.inputs[0] is not None else None
+        others = [value.const_value for value in node.inputs[1:] if value is not None]
+        if not isinstance(weight, LazyWeight) or any(o is None or isinstance(o, LazyWeight) for o in others):
+            continue
+        change = _layout(node, [o.numpy() for o in others if o is not None])
+        if change is None:
+            continue
+        stand_in = change(np.broadcast_to(np.float32(0), tuple(int(n) for n in weight.shape)))
+        tensor = weight.changed(change, stand_in.shape)
+        old = node.outputs[0]
+        name = f"{node.inputs[0].name}.{node.op_type.lower()}"  # type: ignore[union-attr]
+        while name in graph.initializers:
+            name += "_"
+        value = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(stand_in.shape))
+        value.const_value = tensor
+        graph.register_initializer(value)
+        ir.convenience.replace_all_uses_with(old, value)
+        graph.remove(node, safe=True)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and value not in graph.outputs:
+            del graph.initializers[name]
+
+
+def _layout(node: ir.Node, others: list[NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+    if node.op_type == "Identity":
+        return lambda array: array
+    if node.op_type == "Transpose":
+        order = node.attributes.get_ints("perm", None)
+        return lambda array: array.transpose(order)
+    if node.op_type == "Unsqueeze" and others:
+        places = tuple(int(n) for n in others[0])
+        return lambda array: np.expand_dims(array, places)
+    if node.op_type == "Reshape" and others and 0 not in others[0]:
+        shape = tuple(int(n) for n in others[0])
+        return lambda array: array.reshape(shape)
+    return None
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Name each node after the module that made it, as engines and reports show these names."""
+    taken: dict[str, int] = {}
+    for node in model.graph.all_nodes():
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+        named = (scope for scope in reversed(scopes[:-1]) if scope and not scope.startswith("_"))
+        module = next(named, "").removeprefix("model").lstrip(".")
+        name = f"{module}/{node.op_type}" if module else node.op_type
+        count = taken[name] = taken.get(name, 0) + 1
+        node.name = name if count == 1 else f"{name}_{count}"
+
+
+def _name_axes(model: ir.Model, interface: Interface) -> None:
+    """Give the graph's inputs and outputs the shapes that are declared; an axis that tracing fixed is an error."""
+    inputs, outputs = interface.specs()
+    for value, spec in zip((*model.graph.inputs, *model.graph.outputs), (*inputs, *outputs), strict=True):
+        shape = list(value.shape or ())
+        fixed = [name for name, got in zip(spec.shape, shape) if isinstance(name, str) and isinstance(got, int)]
+        wrong = [
+            (n, got) for n, got in zip(spec.shape, shape) if isinstance(n, int) and isinstance(got, int) and n != got
+        ]
+        if len(shape) != len(spec.shape) or wrong:
+            raise ExportError(
+                f"`{spec.name}` has another shape than is declared",
+                got=f"[{', '.join(str(axis) for axis in shape)}]",
+                expected=f"[{', '.join(str(axis) for axis in spec.shape)}]",
+                fix="mend the shape in the spec, or the network's config",
+            )
+        if fixed:
+            raise ExportError(
+                f"the network cannot have an open axis {fixed[0]}: its code fixes the size",
+                got=f"`{spec.name}` with [{', '.join(str(axis) for axis in shape)}]",
+                expected=f"[{', '.join(str(axis) for axis in spec.shape)}]",
+                fix=f"fix it: --axis {fixed[0]}=SIZE",
+            )
+        value.shape = ir.Shape(spec.shape)
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if value not in model.graph.outputs:
+                value.shape = None

@@ -1,0 +1,180 @@
+"""The weights of a network, read one tensor at a time, so that no more than one is in memory twice."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnxscript import ir
+from safetensors import SafetensorError, safe_open
+
+from dpmrt.errors import ExportError
+
+#: what a weight is stored as
+NUMPY_TYPES: dict[ir.DataType, Any] = {
+    ir.DataType.FLOAT: np.dtype(np.float32),
+    ir.DataType.FLOAT16: np.dtype(np.float16),
+    ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+}
+Change = Callable[[NDArray[Any]], NDArray[Any]]
+
+_OLD_ATTENTION = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+_INITIALISERS = [name for name in dir(torch.nn.init) if name.endswith("_") and not name.startswith("_")]
+
+
+class WeightFiles(Mapping[str, torch.Tensor]):
+    """The tensors of safetensors files, mapped into memory and read when asked for."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for path in files:
+            handle = _open(path)
+            for name in handle.keys():  # noqa: SIM118
+                if name in self._files:
+                    raise ExportError("two shards hold the same tensor", got=f"{name}, again in {path.name}")
+                self._files[name] = handle
+                self._shapes[name] = tuple(handle.get_slice(name).get_shape())
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._files[name].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor without reading it."""
+        return self._shapes[name]
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Let tensors be known by other names, given as new: old."""
+        for new, old in names.items():
+            handle, shape = self._files.pop(old), self._shapes.pop(old)
+            self._files[new], self._shapes[new] = _Renamed(handle, old), shape
+
+
+class _Renamed:
+    def __init__(self, handle: Any, name: str) -> None:
+        self._handle, self._name = handle, name
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        return self._handle.get_tensor(self._name)
+
+
+class LazyWeight(ir.LazyTensor):  # type: ignore[misc]
+    """A weight of a graph that is read, changed and converted when it is written, and not kept."""
+
+    def __init__(
+        self, name: str, read: Callable[[], torch.Tensor], shape: tuple[int, ...], dtype: ir.DataType, change: Change
+    ) -> None:
+        self.source, self.read, self.change = name, read, change
+        super().__init__(self._evaluate, dtype, ir.Shape(shape), name=name, cache=False)
+
+    def _evaluate(self) -> ir.Tensor:
+        array = self.change(self.read().detach().to(torch.float32).numpy())
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array).astype(NUMPY_TYPES[self.dtype], copy=False)
+        return ir.Tensor(array, dtype=self.dtype, name=self.name)
+
+    def changed(self, change: Change, shape: tuple[int, ...]) -> LazyWeight:
+        """Return this weight with one more change, as a transposition."""
+        before = self.change
+        return LazyWeight(self.source, self.read, shape, self.dtype, lambda array: change(before(array)))
+
+    def astype(self, dtype: ir.DataType) -> LazyWeight:
+        """Return this weight stored in another type."""
+        return LazyWeight(self.source, self.read, tuple(int(n) for n in self.shape), dtype, self.change)
+
+
+def lazy_weight(name: str, weights: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> LazyWeight:
+    """Return the weight of this name as it stands, in fp32."""
+    return LazyWeight(name, lambda: weights[name], shape, ir.DataType.FLOAT, lambda array: array)
+
+
+@contextlib.contextmanager
+def empty_parameters() -> Iterator[None]:
+    """Let networks be made without filling their parameters: memory that is never written to takes none."""
+    before = {name: getattr(torch.nn.init, name) for name in _INITIALISERS}
+    for name in _INITIALISERS:
+        setattr(torch.nn.init, name, lambda tensor, *args, **options: tensor)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(torch.nn.init, name, function)
+
+
+def check_weights(skeleton: Any, weights: WeightFiles, where: Path) -> None:
+    """Refuse weights that are not those of the network, before anything is done with them."""
+    wanted = skeleton.state_dict()
+    weights.rename(_former_names(weights, wanted))
+    _refuse("tensors are missing from the weights", wanted.keys() - weights.keys(), where)
+    _refuse("the weights hold tensors that the network has not", weights.keys() - wanted.keys(), where)
+    _refuse(
+        "tensors have another shape than the config says",
+        {
+            f"{name} {weights.shape(name)} instead of {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if weights.shape(name) != tuple(tensor.shape)
+        },
+        where,
+    )
+    for name, tensor in wanted.items():
+        found = weights[name]
+        if found.is_floating_point() != tensor.is_floating_point():
+            _refuse("tensors are not of a floating type", {f"{name} {found.dtype}"}, where)
+        if found.is_floating_point() and not found.isfinite().all():
+            _refuse("tensors hold NaN or infinity", {name}, where)
+
+
+def fill(skeleton: Any, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """Give a network its weights, in one floating type; what was there is let go."""
+    tensors = {
+        name: weights[name].to(dtype) if weights[name].is_floating_point() else weights[name]
+        for name in skeleton.state_dict()
+    }
+    skeleton.load_state_dict(tensors, strict=True, assign=True)
+    return skeleton.requires_grad_(False)
+
+
+def _former_names(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    # Checkpoints from before diffusers 0.15, google/ddpm-* among them, name attention layers otherwise.
+    return {
+        name: former
+        for name in wanted.keys() - weights.keys()
+        for new, old in _OLD_ATTENTION.items()
+        if new in name and (former := name.replace(new, old)) in weights
+    }
+
+
+def _refuse(what: str, names: set[str], where: Path) -> None:
+    if names:
+        shown = sorted(names)[:3]
+        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        raise ExportError(
+            what,
+            got=f"{', '.join(shown)}{more}",
+            expected=f"the tensors of the network in {where / 'config.json'}",
+            fix="pass config.json and weights that were saved together",
+        )
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(str(path), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ExportError(
+            f"{path.name} is no whole safetensors file",
+            got=f"{path}, {path.stat().st_size} bytes: {error}",
+            expected="the file as it was saved",
+            fix="copy or download it again",
+        ) from None
