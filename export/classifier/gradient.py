@@ -39,8 +39,10 @@ class LogProbabilityGradient(torch.nn.Module):  # type: ignore[misc]
         with torch.enable_grad():
             x = sample.detach().requires_grad_()
             log_p = torch.log_softmax(self.classifier(x, timestep), dim=-1)
+            # Not gathered: the gradient of that is a scatter that adds, which TensorRT itself does not do.
+            asked = class_labels[:, None] == torch.arange(log_p.shape[-1])
             # Samples of a batch do not influence one another, so the sum's gradient is each one's own.
-            total = log_p.gather(1, class_labels[:, None]).sum()
+            total = torch.where(asked, log_p, 0.0).sum()
             (gradient,) = torch.autograd.grad(total, x) if total.requires_grad else (torch.zeros_like(x),)
         return gradient
 
@@ -62,8 +64,6 @@ def trace_gradient(source: ClassifierSource) -> ir.Model:
             forward_only = make_fx(
                 module, decomposition_table=decompositions(), tracing_mode="symbolic", _allow_non_fake_inputs=True
             )(*_symbolic(examples(source, _TRACED_BATCH)))
-        except ExportError:
-            raise
         except Exception as error:
             raise _untraceable(source, error, said) from error
         left = [str(node.target) for node in forward_only.graph.nodes if "_backward" in str(node.target)]

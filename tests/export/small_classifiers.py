@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from diffusers import UNet2DModel
 from torch import nn
 from torch.nn import functional as F
 
@@ -55,6 +56,31 @@ class Attention(nn.Module):
         if self.fused:
             return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])
         return torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, dim=-1) @ v
+
+
+class Encoder(nn.Module):
+    """The downward half of a diffusers UNet and a pool, as large noise-aware classifiers are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = UNet2DModel(
+            sample_size=16,
+            in_channels=3,
+            layers_per_block=1,
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            attention_head_dim=4,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        )
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        when = self.unet.time_embedding(self.unet.time_proj(t))
+        h = self.unet.conv_in(x)
+        for block in self.unet.down_blocks:
+            h, _ = block(h, when)
+        return self.head(self.unet.mid_block(h, when).mean((2, 3)))
 
 
 class MultiHead(nn.Module):

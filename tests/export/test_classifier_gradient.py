@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small_classifiers import BODIES, timed
+from small_classifiers import BODIES, Encoder, source_of, timed
 
 from dpmrt.export.classifier import ClassifierSource, export_classifier, load_classifier_source
 
@@ -69,6 +69,17 @@ def test_operators_of_usual_classifiers(name: str, tmp_path: Path) -> None:
     for batch in (1, 7):
         inputs = inputs_for(source, batch, seed=batch)
         assert relative(run(path, *inputs), autograd(source, *inputs)) < 1e-5
+
+
+def test_the_encoder_of_a_unet(tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        source = source_of(Encoder(), (3, 16, 16))
+    path = tmp_path / export_classifier(source, tmp_path).path
+    inputs = inputs_for(source, 4)
+    assert relative(run(path, *inputs), autograd(source, *inputs)) < 1e-5
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert not {operator for operator in operators if operator.startswith(("Scatter", "Random", "If", "Loop"))}
 
 
 def test_finite_differences_in_float64(digits: ClassifierSource, exported: Path) -> None:
@@ -142,3 +153,8 @@ def test_the_gradient_is_finite_where_the_classifier_is_certain(digits: Classifi
     x, _, y = inputs_for(digits, 4)
     gradient = run(exported, 1e3 * x, torch.zeros(4), y).numpy()
     assert np.isfinite(gradient).all()
+
+
+def test_a_label_that_is_no_class_gives_zero(digits: ClassifierSource, exported: Path) -> None:
+    x, t, _ = inputs_for(digits, 2)
+    assert not run(exported, x, t, torch.tensor([-1, 10])).any()
