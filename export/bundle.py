@@ -27,6 +27,7 @@ from dpmrt.engines import (
     write_manifest,
 )
 from dpmrt.errors import ExportError, OptionError
+from dpmrt.export.classifier import ClassifierSource, check_fits, export_classifier, load_classifier_source
 from dpmrt.export.factory import is_factory, load_factory
 from dpmrt.export.folders import check_target, new_folder
 from dpmrt.export.folding import Forward, fold_guidance
@@ -61,6 +62,8 @@ def export_bundle(
     fold: bool = False,
     spec: Path | str | Mapping[str, Any] | None = None,
     weights: Path | None = None,
+    classifier: str | Path | ClassifierSource | None = None,
+    classes: int | None = None,
     guarded: bool = True,
     force: bool = False,
     external_above: int = EXTERNAL_ABOVE,
@@ -70,7 +73,9 @@ def export_bundle(
 
     `sizes` fixes axes or leaves them open, as {"height": "free", "batch": 1}; `one_time` gives the graph one timestep
     for the batch; `fold` makes classifier-free guidance a part of it. A factory, "package.module:function", needs a
-    `spec`, and may have `weights`. Half precision is tried on trajectories and mended unless `guarded` is false.
+    `spec`, and may have `weights`. The gradient of a noise-aware `classifier`, its folder or a factory of one for so
+    many `classes`, goes into the bundle too. Half precision is tried on trajectories and mended unless `guarded` is
+    false.
 
     `progress` is called with the name of each of `phases(...)` as it begins, and with a text on how it goes. The
     bundle appears at `out` when all of it is written and its graph agrees with torch; on any failure what stood there
@@ -84,6 +89,7 @@ def export_bundle(
     tell("load")
     opened = open_source(source, subfolder, spec, weights).shaped(sizes, one_time=one_time)
     scheduler_config = read_scheduler(opened, scheduler)
+    judge = open_classifier(classifier, opened, classes)
     plan = make_plan(opened, precision, guidance, fold=fold, guarded=guarded, external_above=external_above)
     draft = draft_manifest(plan, scheduler_config, target, name=name, guidance=guidance, defaults=defaults)
     tell("trace")
@@ -94,6 +100,11 @@ def export_bundle(
         written = write_network(plan, graph, draft.unet, folder, scheduler_config, draft.defaults.steps, tell)
         _write_config(folder / "unet/config.json", opened.config)
         _write_config(folder / draft.scheduler, scheduler_config)
+        if judge is not None:
+            tell("classifier")
+            network = export_classifier(judge, folder)
+            check_fits(written.network, network, judge.classes, draft.guidance)
+            draft = msgspec.structs.replace(draft, classifier=network)
         tell("hash")
         measured = {"relative_error": written.error, "calibration_psnr": written.psnr}
         facts = {key: float(f"{value:.3g}") for key, value in measured.items() if value is not None}
@@ -110,10 +121,11 @@ def export_bundle(
     return target
 
 
-def phases(precision: str, guarded: bool = True) -> tuple[str, ...]:
+def phases(precision: str, guarded: bool = True, classifier: bool = False) -> tuple[str, ...]:
     """Return the phases of an export, in order."""
+    judge = ("classifier",) if classifier else ()
     guard = ("guard",) if precision != "fp32" and guarded else ()
-    return ("load", "trace", "write", "check", *guard, "hash")
+    return ("load", "trace", "write", "check", *guard, *judge, "hash")
 
 
 def open_source(
@@ -137,6 +149,16 @@ def open_source(
     if isinstance(source, (str, Path)):
         return load_source(source, subfolder)
     return source_of_model(source)
+
+
+def open_classifier(
+    classifier: str | Path | ClassifierSource | None, source: Source, classes: int | None = None
+) -> ClassifierSource | None:
+    """Return the classifier that a folder or a factory's name stands for, for the samples of `source`."""
+    if classifier is None or isinstance(classifier, ClassifierSource):
+        return classifier
+    shape = source.interface.state_shape() if is_factory(str(classifier)) else None
+    return load_classifier_source(classifier, sample_shape=shape, classes=classes)
 
 
 def make_plan(

@@ -23,6 +23,7 @@ _PHASES = {
     "write": "Writing the graph",
     "check": "Comparing with torch",
     "guard": "Trying the precision",
+    "classifier": "Exporting a classifier",
     "hash": "Hashing the files",
 }
 
@@ -55,6 +56,8 @@ _PHASES = {
 )
 @click.option("--spec", help="TOML file, or PACKAGE.MODULE:NAME, that describes the network of a factory.")
 @click.option("--weights", type=click.Path(path_type=Path), help="safetensors file with the weights of a factory.")
+@click.option("--classifier", help="Folder or PACKAGE.MODULE:FACTORY of a noise-aware classifier, for its gradient.")
+@click.option("--classes", type=int, help="How many classes the classifier of a factory knows.")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there already, with any engines built in it.")
 @click.option("--dry-run", is_flag=True, help="Print what would be exported, and write nothing.")
 def command(
@@ -70,6 +73,8 @@ def command(
     guard: bool,
     spec: str | None,
     weights: Path | None,
+    classifier: str | None,
+    classes: int | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -87,6 +92,7 @@ def command(
       dpmrt export sd-inpainting -o bundles/paint --fold-guidance --axis height=64 --axis width=64
       dpmrt export my_project.nets:make_unet --spec unet.toml --weights unet.safetensors \\
           --scheduler ddim/scheduler_config.json -o bundles/mine
+      dpmrt export engines/checkpoints/digits-unet -o guided --classifier engines/checkpoints/digits-classifier
       dpmrt export my-pipeline -o bundles/mine --dry-run
     """
     from rich.console import Console
@@ -120,7 +126,10 @@ def command(
         return
     # The stream is taken now, so that whatever captures stderr later cannot swallow the progress.
     shown = Console(file=sys.stderr)
-    with terminated_like_interrupted(), phase_progress(shown, _PHASES, phases(precision, guard)) as tell:
+    with (
+        terminated_like_interrupted(),
+        phase_progress(shown, _PHASES, phases(precision, guard, classifier is not None)) as tell,
+    ):
         bundle = export_bundle(
             source,
             out,
@@ -134,6 +143,8 @@ def command(
             guarded=guard,
             spec=spec,
             weights=weights,
+            classifier=classifier,
+            classes=classes,
             force=force,
             progress=tell,
         )
