@@ -44,14 +44,16 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 config = json.loads(sys.argv[1]); config.pop("_class_name")
 torch.manual_seed(0); torch.set_default_dtype(torch.float16)
 UNet2DConditionModel(**config).save_pretrained(sys.argv[2] + "/unet", max_shard_size="5GB")
-DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(sys.argv[2] + "/scheduler")
+schedule = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+schedule.save_pretrained(sys.argv[2] + "/scheduler")
 """
 
 PEER = """
 import sys, torch
 from diffusers import UNet2DConditionModel
 from dpmrt.export.interfaces import interface_of
-model = UNet2DConditionModel.from_pretrained(sys.argv[1] + "/unet", torch_dtype=torch.float16, low_cpu_mem_usage=False)
+options = {"torch_dtype": torch.float16, "low_cpu_mem_usage": False}
+model = UNet2DConditionModel.from_pretrained(sys.argv[1] + "/unet", **options)
 interface = interface_of({"_class_name": "UNet2DConditionModel", **model.config}).settle()
 examples = interface.examples(**interface.sizes(batch=2, height=32, width=40, tokens=7))
 class Wrapper(torch.nn.Module):
