@@ -17,12 +17,14 @@ def phase_progress(
 ) -> Iterator[Callable[..., None]]:
     """Yield tell(phase, text): each phase gets a line with its time and the largest memory held until its end."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     columns = (
         SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description:<22}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[memory]:>12}  {task.fields[text]}"),
+        TextColumn("{task.description:<22}", table_column=Column(no_wrap=True, min_width=28)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("{task.fields[memory]:>12}", table_column=Column(no_wrap=True, min_width=12)),
+        TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
     with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
         tasks: dict[str, object] = {}
