@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmrt.engines import CallParity, Manifest, Peak, StepDrift
+from dpmrt.engines import CallParity, Peak, StepDrift
 from dpmrt.export.certificate.cases import Case
 
 Array = NDArray[Any]
@@ -43,12 +43,20 @@ def compare_step(t: float, expected: Array, got: Array, peak: Peak) -> StepDrift
     return StepDrift(t, scale, float(np.abs(difference).max()), _part(error, scale), psnr)
 
 
-def peak_of(manifest: Manifest, sample: Array) -> Peak:
-    """Return what PSNR is relative to: pictures of 1 or 3 channels are data, anything else is its own measure."""
-    if sample.ndim == 4 and sample.shape[manifest.unet.channel_axis] in (1, 3):
-        low, high = manifest.data_range
-        return Peak(high - low, "data_range")
-    return Peak(float(sample.max() - sample.min()), "sample")
+def peak_of(data_range: tuple[float, float], sample: Array) -> Peak:
+    """Return what PSNR is relative to: the data's range, or where the sample is no data, its own.
+
+    Data stays within the data's range widened by half of it to each side; latents do not, nor does what a network
+    without training makes.
+
+    >>> peak_of((-1.0, 1.0), np.array([-1.1, 0.9])), peak_of((-1.0, 1.0), np.array([-4.0, 4.5]))
+    (Peak(width=2.0, of='data_range'), Peak(width=8.5, of='sample'))
+    """
+    low, high = data_range
+    width, least, most = high - low, float(sample.min()), float(sample.max())
+    if low - width / 2 <= least and most <= high + width / 2:
+        return Peak(width, "data_range")
+    return Peak(most - least, "sample")
 
 
 def _part(error: float, scale: float) -> float:

@@ -143,7 +143,7 @@ def _expected(
         sizes=sizes,
         progress=lambda done, total: tell(f"torch: {TRAJECTORY}", done, total),
     )
-    peak = peak_of(manifest, trajectory.states[-1])
+    peak = peak_of(manifest.data_range, trajectory.states[-1])
     limits = limits_of(manifest.unet.precision.kind, tolerance)
     return Expected(cases, outputs, condition, trajectory, plan, peak, limits), source.weights_sha256
 

@@ -74,11 +74,13 @@ class BackendRunner(_Runner):
 
     def _run(self, feed: Feed) -> NDArray[Any]:
         arrays = {s.role: _contiguous(feed[s.role], s.dtype) for s in self._inputs}
-        sizes = {axis: size for s in self._inputs for axis, size in zip(s.shape, arrays[s.role].shape)}
+        sizes: dict[int | str, int] = {
+            axis: size for s in self._inputs for axis, size in zip(s.shape, arrays[s.role].shape)
+        }
         (out,) = (spec for spec in self._network.outputs if spec.role == "out_sample")
-        given = arrays["sample"].shape
+        given: tuple[int, ...] = arrays["sample"].shape
         shape = [axis if isinstance(axis, int) else sizes.get(axis, given[i]) for i, axis in enumerate(out.shape)]
-        result: NDArray[Any] = np.zeros([int(size) for size in shape], out.dtype)
+        result: NDArray[Any] = np.zeros(shape, out.dtype)
         self._backend.bind({s.name: arrays[s.role] for s in self._inputs}, {out.name: result})()
         return result.astype(np.float32)
 
