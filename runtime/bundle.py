@@ -38,14 +38,16 @@ class OpenBundle:
 
     @property
     def sample_shape(self) -> tuple[int, ...] | None:
-        """Return the shape of one sample, or None where neither the graph nor the config fixes it."""
+        """Return the usual shape of one sample, or None where graph, axes and config leave it open."""
         size = self.unet_config.get("sample_size")
         sides = (size, size) if isinstance(size, int) else size if isinstance(size, list) else ()
         configured = (self.unet_config.get("in_channels"), *sides)
         declared = self.manifest.unet.sample_shape
         if len(configured) != len(declared):
             configured = (None,) * len(declared)
-        shape = [axis if isinstance(axis, int) else known for axis, known in zip(declared, configured)]
+        axes = self.manifest.unet.axes
+        usual = [axes[axis].opt if isinstance(axis, str) and axis in axes else axis for axis in declared]
+        shape = [axis if isinstance(axis, int) else known for axis, known in zip(usual, configured)]
         return tuple(int(axis) for axis in shape if isinstance(axis, int)) if None not in shape else None
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from dpmrt.engines import Network, TensorSpec
 from dpmrt.errors import BundleError, OptionError
 from dpmrt.runtime.backends.base import Array, Backend, Call, Tensor
-from dpmrt.solvers_np import StepPlan
+from dpmrt.runtime.conditions import EXTRA
+from dpmrt.runtime.network_checks import check_network, check_rows
 
 StepCall: TypeAlias = Callable[[float, int], None]
 
@@ -18,8 +19,9 @@ StepCall: TypeAlias = Callable[[float, int], None]
 class Denoiser:
     """A model for the executor, for one batch size, with or without classifier-free guidance.
 
-    Unguided, the backend reads the executor's state and writes into its slots, and nothing is copied. Guided, it
-    runs once on a doubled batch, whose first half is conditioned and whose second is not.
+    Unguided, the backend reads the executor's state and writes into its slots, and nothing is copied; so too where
+    guidance is a part of the graph. Guided otherwise, it runs once on a doubled batch, whose first half is
+    conditioned and whose second is not. Extra channels lie behind those of the state, in a buffer of both.
 
     `conditions` gives, role by role, the shape of one sample's condition; `condition` fills them in.
     """
@@ -34,28 +36,38 @@ class Denoiser:
         conditions: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         check_network(backend, network)
+        check_rows(network, batch, guided)
         self._backend = backend
         self._network = network
         self._batch = batch
         self._guided = guided
         self._rows = 2 * batch if guided else batch
+        self._axis = network.channel_axis
         self._sample = _of_role(network.inputs, "sample")
         self._out = _of_role(network.outputs, "out_sample")
-        time = _of_role(network.inputs, "timestep")
-        self._time = np.zeros([_extent(axis, self._rows) for axis in time.shape], time.dtype)
-        self._conditions = {
-            role: np.zeros((self._rows, *shape), _of_role(network.inputs, role).dtype)
-            for role, shape in (conditions or {}).items()
-        }
+        self._time = self._number("timestep")
+        self._folded = self._number("guidance_scale") if network.folded_guidance else None
+        shapes = dict(conditions or {})
+        extra = shapes.pop(EXTRA, None) if network.extra_channels else None
+        self._conditions = {role: self._buffer(role, shape) for role, shape in shapes.items()}
+        self._source: Array | None = None
+        self._extra: Array | None = None
+        if extra is not None:
+            self._source, self._extra = self._stage_extra(extra)
         self._scale = 1.0
-        _check_batch(self._sample, batch, guided)
 
     def condition(
         self, values: Mapping[str, Array], null: Mapping[str, Array] | None = None, scale: float = 1.0
     ) -> None:
         """Write the conditions of the next run into the bound buffers; `null` and `scale` are for guidance."""
         self._scale = float(scale)
-        for role, buffer in self._conditions.items():
+        if self._folded is not None:
+            self._folded.fill(scale)
+        extra = {} if self._extra is None else {EXTRA: self._extra}
+        for role, buffer in (*self._conditions.items(), *extra.items()):
+            if buffer.ndim == 0:
+                buffer[...] = values[role]
+                continue
             buffer[: self._batch] = values[role]
             if self._guided:
                 buffer[self._batch :] = (null or {})[role]
@@ -65,20 +77,32 @@ class Denoiser:
 
         Of a network that also learned a variance, the outputs hold it or not, as the plan reads it or not.
         """
-        channels = _channels(self._out, x)
-        if outputs[0].shape[1] > channels:
+        channels = _channels(self._out, x, self._axis)
+        self._check_variance(channels, x, outputs[0])
+        if self._guided:
+            return self._bind_guided(x, outputs)
+        direct = self._sample.dtype == x.dtype.name and self._out.dtype == x.dtype.name and self._extra is None
+        if direct and channels == outputs[0].shape[self._axis]:
+            return self._bind_direct(x, outputs)
+        return self._bind_staged(x, outputs)
+
+    def _check_variance(self, channels: int, x: Array, out: Array) -> None:
+        if out.shape == x.shape:
+            return
+        if self._axis != 1:
+            raise OptionError(
+                "the plan reads a variance, which is found in the channels on axis 1 only",
+                got=f"channels on axis {self._axis}",
+                expected="a network whose channels are on axis 1",
+                fix="choose variance_type='fixed_small'",
+            )
+        if out.shape[1] > channels:
             raise OptionError(
                 "the plan reads a variance that the network did not learn",
                 got=f"{channels} output channels",
-                expected=outputs[0].shape[1],
+                expected=out.shape[1],
                 fix="choose variance_type='fixed_small', or a network that learned its variance",
             )
-        if self._guided:
-            return self._bind_guided(x, outputs)
-        direct = self._sample.dtype == x.dtype.name and self._out.dtype == x.dtype.name
-        if direct and channels == outputs[0].shape[1]:
-            return self._bind_direct(x, outputs)
-        return self._bind_staged(x, outputs)
 
     def _bind_direct(self, x: Array, outputs: Sequence[Array]) -> StepCall:
         calls = [self._bind(x, output) for output in outputs]
@@ -92,11 +116,13 @@ class Denoiser:
 
     def _bind_staged(self, x: Array, outputs: Sequence[Array]) -> StepCall:
         source, raw = self._stage(x)
-        run, time, kept = self._bind(source, raw), self._time, raw[:, : outputs[0].shape[1]]
+        run, time = self._bind(source, raw), self._time
+        state = self._first(source, x.shape[self._axis])
+        kept = self._first(raw, outputs[0].shape[self._axis])
 
         def call(t: float, slot: int) -> None:
             time.fill(t)
-            np.copyto(source, x, casting="same_kind")
+            np.copyto(state, x, casting="same_kind")
             run()
             np.copyto(outputs[slot], kept)
 
@@ -105,11 +131,13 @@ class Denoiser:
     def _bind_guided(self, x: Array, outputs: Sequence[Array]) -> StepCall:
         source, raw = self._stage(x)
         run, time = self._bind(source, raw), self._time
-        halves = (source[: self._batch], source[self._batch :])
-        channels = x.shape[1]
-        given, null = raw[: self._batch, :channels], raw[self._batch :, :channels]
+        channels = x.shape[self._axis]
+        state, wanted = self._first(source, channels), self._first(raw, channels)
+        halves = (state[: self._batch], state[self._batch :])
+        given, null = wanted[: self._batch], wanted[self._batch :]
+        read = outputs[0].shape[self._axis] > channels
         variance = raw[: self._batch, channels : outputs[0].shape[1]]
-        guided = [out[:, :channels] for out in outputs]
+        guided = [self._first(out, channels) for out in outputs]
 
         def call(t: float, slot: int) -> None:
             time.fill(t)
@@ -120,99 +148,60 @@ class Denoiser:
             np.subtract(given, null, out=out, dtype=out.dtype)
             np.multiply(out, self._scale, out=out)
             np.add(out, null, out=out)
-            if variance.size:
+            if read:
                 np.copyto(outputs[slot][:, channels:], variance)
 
         return call
 
+    def _first(self, array: Array, channels: int) -> Array:
+        return array[(slice(None),) * self._axis + (slice(channels),)]
+
     def _stage(self, x: Array) -> tuple[Array, Array]:
-        shape = x.shape[1:]
-        source = np.zeros((self._rows, *shape), self._sample.dtype)
-        raw = np.zeros((self._rows, _channels(self._out, x), *shape[1:]), self._out.dtype)
-        return source, raw
+        source = self._source
+        if source is None:
+            source = np.zeros((self._rows, *x.shape[1:]), self._sample.dtype)
+        shape = [self._rows, *x.shape[1:]]
+        shape[self._axis] = _channels(self._out, x, self._axis)
+        return source, np.zeros(shape, self._out.dtype)
+
+    def _stage_extra(self, extra: tuple[int, ...]) -> tuple[Array, Array]:
+        """Return the input for state and extra channels together, and the part of it that is for the latter."""
+        shape = [self._rows, *extra]
+        own = self._network.sample_shape[self._axis - 1]
+        assert isinstance(own, int)
+        shape[self._axis] += own
+        source = np.zeros(shape, self._sample.dtype)
+        return source, source[(slice(None),) * self._axis + (slice(own, None),)]
+
+    def _number(self, role: str) -> Array:
+        spec = _of_role(self._network.inputs, role)
+        return np.zeros([axis if isinstance(axis, int) else self._rows for axis in spec.shape], spec.dtype)
+
+    def _buffer(self, role: str, shape: tuple[int, ...]) -> Array:
+        spec = _of_role(self._network.inputs, role)
+        return np.zeros((self._rows, *shape) if spec.shape else (), spec.dtype)
 
     def _bind(self, x: Array, out: Array) -> Call:
         buffers = {"sample": x, "timestep": self._time, **self._conditions}
+        if self._folded is not None:
+            buffers["guidance_scale"] = self._folded
         inputs = {spec.name: buffers[spec.role] for spec in self._network.inputs}
         return self._backend.bind(inputs, {self._out.name: out})
-
-
-def check_times(network: Network, plan: StepPlan) -> None:
-    """Refuse a plan with times between the whole numbers for a network that takes integers."""
-    time = _of_role(network.inputs, "timestep")
-    broken = plan.timesteps[plan.timesteps != np.rint(plan.timesteps)]
-    if time.dtype.startswith("int") and broken.size:
-        raise OptionError(
-            "the network takes whole timesteps, and the plan has others",
-            got=f"t = {broken[0]:g}",
-            expected=f"whole numbers, as `{time.name}` is {time.dtype}",
-            fix="choose a grid of whole timesteps, or export the network again with dpmrt, whose timestep is a float",
-        )
-
-
-def check_network(backend: Backend, network: Network) -> None:
-    """Hold what the manifest says about a graph against the graph."""
-    for kind, specs, tensors in (
-        ("input", network.inputs, backend.inputs),
-        ("output", network.outputs, backend.outputs),
-    ):
-        found = {tensor.name: tensor for tensor in tensors}
-        extra = set(found) - {spec.name for spec in specs}
-        if extra and kind == "input":
-            raise _disagree(f"the manifest lacks the input `{min(extra)}`", found[min(extra)], None)
-        for spec in specs:
-            tensor = found.get(spec.name)
-            if tensor is None:
-                raise _disagree(f"the graph has no {kind} `{spec.name}`", ", ".join(sorted(found)), spec)
-            if tensor.dtype != spec.dtype or tensor.rank != len(spec.shape) or not _agree(tensor, spec):
-                raise _disagree(f"manifest and graph disagree about the {kind} `{spec.name}`", tensor, spec)
-            if spec.dtype == "bfloat16":
-                raise BundleError(
-                    f"NumPy has no bfloat16, which the {kind} `{spec.name}` has",
-                    got=tensor,
-                    expected="float32 or float16",
-                    fix="export the network with float32 inputs and outputs",
-                )
-
-
-def _agree(tensor: Tensor, spec: TensorSpec) -> bool:
-    pairs = zip(tensor.shape, spec.shape)
-    return all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
-
-
-def _disagree(what: str, got: object, spec: TensorSpec | None) -> BundleError:
-    expected = Tensor(spec.name, spec.dtype, spec.shape) if spec else "the inputs that dpmrt.json lists"
-    fix = "export the network again: dpmrt export SOURCE -o BUNDLE"
-    return BundleError(what, got=got, expected=expected, fix=fix)
-
-
-def _check_batch(sample: TensorSpec, batch: int, guided: bool) -> None:
-    fixed, rows = sample.shape[0], 2 * batch if guided else batch
-    if isinstance(fixed, int) and fixed != rows:
-        raise OptionError(
-            "the network was exported for one batch size",
-            got=f"batch {batch}" + (", doubled for guidance" * guided),
-            expected=f"{fixed} in all",
-            fix="export the network again with a free batch axis",
-        )
 
 
 def _of_role(specs: Sequence[TensorSpec], role: str) -> TensorSpec:
     return next(spec for spec in specs if spec.role == role)
 
 
-def _extent(axis: int | str, rows: int) -> int:
-    return axis if isinstance(axis, int) else rows
-
-
-def _channels(out: TensorSpec, x: Array) -> int:
+def _channels(out: TensorSpec, x: Array, axis: int) -> int:
     """Return the network's output channels: more than `x` has where it also learned a variance, which is left out."""
-    channels = out.shape[1] if len(out.shape) == x.ndim else None
-    fits = [a == b for a, b in zip(out.shape[2:], x.shape[2:]) if isinstance(a, int)]
-    if channels is None or (isinstance(channels, int) and channels < x.shape[1]) or not all(fits):
+    channels = out.shape[axis] if len(out.shape) == x.ndim else None
+    pairs = list(zip(out.shape, x.shape))
+    fits = [a == b for k, (a, b) in enumerate(pairs) if k not in (0, axis) and isinstance(a, int)]
+    if channels is None or (isinstance(channels, int) and channels < x.shape[axis]) or not all(fits):
         raise BundleError(
             "the network's output is no sample",
             got=Tensor(out.name, out.dtype, out.shape),
             expected=f"a tensor like the input's {list(x.shape[1:])}",
         )
-    return channels if isinstance(channels, int) else int(x.shape[1])
+    return channels if isinstance(channels, int) else int(x.shape[axis])

@@ -33,8 +33,8 @@ def check_picture(shape: tuple[int, ...]) -> None:
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ArrayError(
             "samples of this shape are no pictures",
-            got=f"(channels, height, width) = {shape}",
-            expected="1 or 3 channels",
+            got=shape,
+            expected="(channels, height, width), of 1 or 3 channels",
             fix="write them as numbers: -o samples.npy",
         )
 

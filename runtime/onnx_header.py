@@ -16,7 +16,7 @@ from dpmrt.runtime.backends.base import Tensor
 
 _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
-_INITIALIZER_NAME = 8
+_INITIALIZER_DIMS, _INITIALIZER_ELEMENT, _INITIALIZER_NAME = 1, 2, 8
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR = 1
 _TENSOR_ELEMENT, _TENSOR_SHAPE = 1, 2
@@ -29,14 +29,15 @@ _Field: TypeAlias = "tuple[int, int | memoryview]"
 
 @dataclass(frozen=True)
 class GraphHeader:
-    """What a graph takes and gives."""
+    """What a graph takes and gives, and how many numbers of a floating-point type it keeps as weights."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    numbers: int = 0
 
 
 def read_graph_header(path: Path) -> GraphHeader:
-    """Read the inputs and outputs of an ONNX file; raises BundleError for a file that holds no ONNX graph."""
+    """Read what a graph takes, gives and keeps as weights; BundleError for a file that holds no ONNX graph."""
     try:
         with path.open("rb") as stream:
             # Not closed by hand: a map with views on it refuses that, and it goes with the last view anyway.
@@ -59,16 +60,40 @@ def _read_model(data: memoryview) -> GraphHeader:
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
     weights: set[str] = set()
+    numbers = 0
     for field, value in _fields(graph):
         if field == _GRAPH_INPUT:
             inputs.append(_tensor(_message(value)))
         elif field == _GRAPH_OUTPUT:
             outputs.append(_tensor(_message(value)))
         elif field == _GRAPH_INITIALIZER:
-            weights.update(_text(name) for number, name in _fields(_message(value)) if number == _INITIALIZER_NAME)
+            name, count = _weight(_message(value))
+            weights.add(name)
+            numbers += count
     if not outputs:
         raise ValueError("the graph has no outputs")
-    return GraphHeader(tuple(spec for spec in inputs if spec.name not in weights), tuple(outputs))
+    return GraphHeader(tuple(spec for spec in inputs if spec.name not in weights), tuple(outputs), numbers)
+
+
+def _weight(data: memoryview) -> tuple[str, int]:
+    """Return the name of an initializer, and how many numbers it holds if they are no integers."""
+    name, element, count = "", 0, 1
+    for field, value in _fields(data):
+        if field == _INITIALIZER_NAME:
+            name = _text(value)
+        elif field == _INITIALIZER_ELEMENT and isinstance(value, int):
+            element = value
+        elif field == _INITIALIZER_DIMS:
+            for size in (value,) if isinstance(value, int) else _packed(value):
+                count *= size
+    return name, count if "float" in _ELEMENTS.get(element, "") else 0
+
+
+def _packed(data: memoryview) -> Iterator[int]:
+    position = 0
+    while position < len(data):
+        size, position = _varint(data, position)
+        yield size
 
 
 def _tensor(data: memoryview) -> Tensor:

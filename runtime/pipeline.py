@@ -13,21 +13,24 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmrt.engines import Manifest
-from dpmrt.errors import ArrayError, BackendError, OptionError
+from dpmrt.engines import MANIFEST_NAME, Manifest
+from dpmrt.errors import ArrayError, BackendError, BundleError, OptionError
 from dpmrt.runtime.backends import Backend, open_backend
 from dpmrt.runtime.bundle import OpenBundle, open_bundle
-from dpmrt.runtime.denoiser import Denoiser, check_network, check_times
+from dpmrt.runtime.classifier import Classifier
+from dpmrt.runtime.conditions import Conditions, check_conditions
+from dpmrt.runtime.denoiser import Denoiser
+from dpmrt.runtime.network_checks import check_network, check_times
 from dpmrt.runtime.request import (
-    Conditions,
     Labels,
     check_array,
     check_batch,
-    check_conditions,
     check_noise,
     check_schedule,
+    check_shape,
     check_x_T,
 )
+from dpmrt.runtime.sizes import Sizes
 from dpmrt.solvers_np import (
     Callback,
     Executor,
@@ -85,6 +88,7 @@ class Pipeline:
         check_network(backend, bundle.manifest.unet)
         self.bundle = bundle
         self._backend: Backend | None = backend
+        self._classifier: Classifier | None = None
         self._bound: OrderedDict[tuple[object, ...], tuple[Denoiser, Executor]] = OrderedDict()
         self._lock = threading.RLock()
         self._running = False
@@ -129,6 +133,9 @@ class Pipeline:
         solver: str | None = None,
         guidance: float | None = None,
         label: Labels = None,
+        conditions: Mapping[str, Any] | None = None,
+        negative: Mapping[str, Any] | None = None,
+        shape: Sequence[int] | None = None,
         x_T: NDArray[Any] | None = None,
         noise: Noise = None,
         plan: StepPlan | None = None,
@@ -141,8 +148,12 @@ class Pipeline:
 
         The initial noise, of unit variance, is `x_T`, or else the first draw of torch's CPU generator with `seed`, or
         of one generator a sample with a list of seeds; the plan says how it is scaled. Fresh noise follows from the
-        same generator, or from `noise`. `label` is one class or one a sample, `guidance` the scale of classifier-free
-        guidance. A request that cannot be honoured raises before the network runs.
+        same generator, or from `noise`. `shape` is one sample's, where the network leaves it open.
+
+        `label` is one class or one a sample. `conditions` are arrays by their names, of one row or one row a sample,
+        `negative` those that guidance moves away from, `guidance` its scale; text may be given by
+        `encoder_hidden_states` and `negative_hidden_states` instead. A request that cannot be honoured raises before
+        the network runs.
 
         >>> with load("digits") as pipeline:
         ...     pipeline.sample(3, seed=7, steps=5).dtype
@@ -150,15 +161,18 @@ class Pipeline:
         """
         if x_T is not None:
             x_T = check_array("the initial noise (x_T, --noise)", x_T)
-        shape = self.sample_shape(x_T)
-        batch = check_batch(batch, shape)
+        chosen = self.sample_shape(x_T, shape)
+        batch = check_batch(batch, chosen)
         if callback is not None and not callable(callback):
             raise OptionError("callback cannot be called", got=repr(callback), expected="a function of a StepEvent")
-        conditions = check_conditions(
+        settled = check_conditions(
             self.bundle,
             batch,
+            chosen,
             label=label,
             guidance=guidance,
+            conditions=conditions,
+            negative=negative,
             hidden=encoder_hidden_states,
             null_hidden=negative_hidden_states,
         )
@@ -166,7 +180,7 @@ class Pipeline:
         check_times(self.manifest.unet, plan)
         check_noise(plan, noise)
         stream = make_noise("torch-cpu", seed)
-        x = stream.normal((batch, *shape)) if x_T is None else check_x_T(x_T, batch, shape)
+        x = stream.normal((batch, *chosen)) if x_T is None else check_x_T(x_T, batch, chosen)
         if plan.init_scale != 1:
             x = x * x.dtype.type(plan.init_scale)
         with self._lock:
@@ -174,14 +188,40 @@ class Pipeline:
                 raise OptionError("sample was called from its own callback", fix="call it when the first is done")
             self._running = True
             try:
-                denoiser, executor = self._bind(plan, batch, shape, conditions)
-                denoiser.condition(conditions.values, conditions.null, conditions.scale)
+                denoiser, executor = self._bind(plan, batch, chosen, settled)
+                denoiser.condition(settled.values, settled.null, settled.scale)
                 return executor.run(x, noise=stream if noise is None else noise, callback=callback)
             finally:
                 self._running = False
 
-    def sample_shape(self, x_T: NDArray[Any] | None = None) -> tuple[int, ...]:
-        """Return one sample's shape: the network's, or where that is free, the one of `x_T`."""
+    def classifier_gradient(self, x: NDArray[Any], t: float | NDArray[Any], label: Labels) -> NDArray[np.float32]:
+        """Return the gradient of log p(label | x) with respect to `x`, (batch, *shape), noised to the time `t`.
+
+        Time and label are one for all, or one a sample. The classifier is opened on first use, for bundles that have
+        one.
+        """
+        with self._lock:
+            self._open_backend()
+            if self._classifier is None:
+                network = self.manifest.classifier
+                if network is None:
+                    raise BundleError(
+                        "the bundle has no classifier",
+                        got=self.bundle.root,
+                        expected=f"`classifier` in {MANIFEST_NAME}",
+                        fix="export the network again together with its classifier",
+                    )
+                self._classifier = Classifier(self.bundle.root, network, classes=self.bundle.classes)
+            return self._classifier.gradient(x, t, label)
+
+    def sample_shape(self, x_T: NDArray[Any] | None = None, shape: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Return one sample's shape: `shape`, that of `x_T`, or the network's usual one."""
+        chosen = self._usual_shape(x_T) if shape is None else check_shape(shape)
+        network = self.manifest.unet
+        Sizes(network.axes).take("the sample", network.sample_shape, chosen)
+        return chosen
+
+    def _usual_shape(self, x_T: NDArray[Any] | None) -> tuple[int, ...]:
         declared = self.manifest.unet.sample_shape
         given = None if x_T is None else x_T.shape[1:]
         if given is not None and len(given) == len(declared):
@@ -193,8 +233,8 @@ class Pipeline:
             raise ArrayError(
                 "the size of the samples is not known",
                 got=f"sample{list(declared)} in the graph, and no initial noise",
-                expected="`sample_size` in the network's config, or the initial noise",
-                fix="pass the initial noise (x_T, --noise): randn((batch, ...), seed) draws it",
+                expected="`sample_size` in the network's config, a shape, or the initial noise",
+                fix="pass the shape of one sample (shape, --shape), or the initial noise (x_T, --noise)",
             )
         return shape
 
@@ -202,6 +242,9 @@ class Pipeline:
         """Let go of the network and of the buffers."""
         with self._lock:
             self._bound.clear()
+            if self._classifier is not None:
+                self._classifier.close()
+            self._classifier = None
             if self._backend is not None:
                 self._backend.close()
             self._backend = None
@@ -257,15 +300,19 @@ class Pipeline:
     def _bind(
         self, plan: StepPlan, batch: int, shape: tuple[int, ...], conditions: Conditions
     ) -> tuple[Denoiser, Executor]:
-        if self._backend is None:
-            raise BackendError("the pipeline is closed", fix="load the bundle again")
+        backend = self._open_backend()
         shapes = conditions.shapes()
         key = (plan.digest(), batch, shape, conditions.guided, tuple(sorted(shapes.items())))
         bound = self._bound.pop(key, None)
         if bound is None:
-            denoiser = Denoiser(self._backend, self.manifest.unet, batch, guided=conditions.guided, conditions=shapes)
+            denoiser = Denoiser(backend, self.manifest.unet, batch, guided=conditions.guided, conditions=shapes)
             bound = denoiser, Executor(plan, denoiser, (batch, *shape))
             while len(self._bound) >= _KEPT_BINDINGS:
                 self._bound.popitem(last=False)
         self._bound[key] = bound
         return bound
+
+    def _open_backend(self) -> Backend:
+        if self._backend is None:
+            raise BackendError("the pipeline is closed", fix="load the bundle again")
+        return self._backend

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeGuard
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpmrt.errors import ArrayError, OptionError
-from dpmrt.runtime.bundle import OpenBundle
 from dpmrt.solvers_np import NoiseSchedule, StepPlan
 
 Labels: TypeAlias = "int | Sequence[int] | NDArray[Any] | None"
@@ -21,23 +19,21 @@ _LAMBDA_SLACK = 0.05
 _NEAR = 1e-3
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What the network is conditioned on, role by role, and without it; `guided` when both are needed."""
-
-    values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    null: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    scale: float = 1.0
-    guided: bool = False
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of one sample's condition, role by role."""
-        return {role: array.shape[1:] for role, array in self.values.items()}
-
-
 def check_batch(batch: object, shape: tuple[int, ...] = ()) -> int:
     """Return the batch size, or say what was expected; the samples, of this shape, stay below a terabyte."""
-    return _whole("batch", batch, 1, max(1, _MOST_BYTES // (4 * math.prod(shape))), fix="batch=1")
+    return check_whole("batch", batch, 1, max(1, _MOST_BYTES // (4 * math.prod(shape))), fix="batch=1")
+
+
+def check_shape(shape: object) -> tuple[int, ...]:
+    """Return the shape of one sample that the caller chose, or say what was expected."""
+    if isinstance(shape, (str, bytes)) or not isinstance(shape, (Sequence, np.ndarray)) or len(shape) == 0:
+        raise OptionError(
+            "shape is no shape of a sample",
+            got=brief(shape),
+            expected="whole numbers, without the batch, as (4, 64, 96)",
+            fix="shape=(4, 64, 96), or leave it out",
+        )
+    return tuple(check_whole(f"shape[{k}]", size, 1, _MOST_BYTES) for k, size in enumerate(shape))
 
 
 def check_array(name: str, value: object) -> NDArray[Any]:
@@ -91,47 +87,6 @@ def check_schedule(plan: StepPlan, schedule: NoiseSchedule, *, fix: str) -> None
     )
 
 
-def check_conditions(
-    bundle: OpenBundle,
-    batch: int,
-    *,
-    label: Labels = None,
-    guidance: float | None = None,
-    hidden: NDArray[Any] | None = None,
-    null_hidden: NDArray[Any] | None = None,
-) -> Conditions:
-    """Settle labels, text and guidance scale for one request."""
-    network, setup = bundle.manifest.unet, bundle.manifest.guidance
-    labelled, texted = network.input("class_labels"), network.input("encoder_hidden_states")
-    if label is not None and labelled is None:
-        raise OptionError(
-            "the network takes no class labels",
-            got=f"label={label!r}",
-            expected="label=None",
-            fix="leave out the label",
-        )
-    scale = _check_scale(bundle, guidance, label, null_hidden)
-    values: dict[str, NDArray[Any]] = {}
-    null: dict[str, NDArray[Any]] = {}
-    if labelled is not None:
-        values["class_labels"] = _check_labels(bundle, batch, label)
-        spare = setup.null_label if setup is not None else 0
-        null["class_labels"] = np.full(batch, spare, np.int64) if setup else values["class_labels"]
-    if texted is not None:
-        width = texted.shape[-1]
-        values["encoder_hidden_states"] = _check_hidden("encoder_hidden_states", hidden, batch, width)
-        other = hidden if null_hidden is None else null_hidden
-        null["encoder_hidden_states"] = _check_hidden("negative_hidden_states", other, batch, width)
-        got, expected = null["encoder_hidden_states"].shape, values["encoder_hidden_states"].shape
-        if got != expected:
-            raise ArrayError("negative_hidden_states has another shape than the text", got=got, expected=expected)
-    elif hidden is not None or null_hidden is not None:
-        raise OptionError("the network takes no text", expected="encoder_hidden_states=None", fix="leave it out")
-    if scale == 0.0:
-        values, scale = null, 1.0
-    return Conditions(values, null, scale, guided=scale != 1.0)
-
-
 def check_x_T(x_T: object, batch: int, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return the initial noise, or say what is wrong with it."""
     x = check_array("the initial noise (x_T, --noise)", x_T)
@@ -161,92 +116,10 @@ def check_x_T(x_T: object, batch: int, shape: tuple[int, ...]) -> NDArray[Any]:
     return x
 
 
-def _check_scale(bundle: OpenBundle, guidance: object, label: object, null_hidden: object) -> float:
-    """Return the guidance scale that applies: 1 is no guidance."""
-    setup = bundle.manifest.guidance
-    if guidance is None:
-        return float(setup.scale) if setup is not None and label is not None else 1.0
-    if not _is_scale(guidance):
-        raise OptionError(
-            "guidance is not a scale", got=_brief(guidance), expected="a finite number", fix="guidance=2.0"
-        )
-    if setup is None and null_hidden is None:
-        raise OptionError(
-            "the network was not trained for guidance, or the bundle does not say so",
-            got=f"guidance={guidance!r}",
-            expected="guidance=None",
-            fix="leave out guidance, or pick a bundle whose manifest has `guidance`",
-        )
-    if setup is not None and label is None and null_hidden is None:
-        raise OptionError(
-            "guidance has nothing to guide to without a label",
-            got=f"guidance={guidance!r} and label=None",
-            expected=f"a label from 0 to {setup.classes - 1}",
-            fix="pass label=0, or leave out guidance",
-        )
-    return float(guidance)
-
-
-def _is_scale(guidance: object) -> TypeGuard[float]:
-    if isinstance(guidance, bool) or not isinstance(guidance, (int, float, np.integer, np.floating)):
-        return False
-    try:
-        return math.isfinite(guidance)
-    except OverflowError:
-        return False
-
-
-def _check_labels(bundle: OpenBundle, batch: int, label: Labels) -> NDArray[np.int64]:
-    setup, classes = bundle.manifest.guidance, bundle.classes
-    if label is None:
-        if setup is None:
-            raise OptionError(
-                "the network needs a class label",
-                got="label=None",
-                expected=f"0 to {classes - 1}" if classes else "a class label",
-                fix="label=0",
-            )
-        return np.full(batch, setup.null_label, np.int64)
-    shape = check_array("label", label).shape
-    many = len(shape) > 0
-    labels = list(label) if many else [label]  # type: ignore[arg-type]
-    if many and shape != (batch,):
-        raise OptionError(
-            "there must be one label for each sample",
-            got=f"labels of shape {shape}",
-            expected=f"{batch}, as batch={batch}",
-            fix=f"ask for a batch of {len(labels)}, or give one label for all"
-            if labels
-            else "give one label for all",
-        )
-    also = None if setup is None else setup.null_label
-    top = np.iinfo(np.int64).max if classes is None else classes - 1
-    checked = [_whole("label", value, 0, top, also=also) for value in labels]
-    return np.array(checked if many else checked * batch, np.int64)
-
-
-def _check_hidden(name: str, array: object, batch: int, width: int | str) -> NDArray[Any]:
-    expected = f"({batch}, tokens, {width})"
-    if array is None:
-        raise OptionError(
-            "the network is conditioned on text, whose encoding is missing",
-            got=f"{name}=None",
-            expected=f"an array {expected}",
-            fix="from Python, pass the text encoder's last hidden state: load(...).sample(encoder_hidden_states=...)",
-        )
-    value = check_array(name, array)
-    fits = value.ndim == 3 and value.shape[0] in (1, batch) and width in (value.shape[-1], str(width))
-    if value.dtype.kind != "f" or not fits:
-        got = f"{value.dtype}{list(value.shape)}"
-        raise ArrayError(f"{name} does not fit the network", got=got, expected=expected)
-    if not np.isfinite(value).all():
-        raise ArrayError(f"{name} holds NaN or infinity", expected="finite numbers")
-    return np.broadcast_to(value, (batch, *value.shape[1:]))
-
-
-def _whole(
+def check_whole(
     name: str, value: object, low: int, high: int | None = None, *, also: int | None = None, fix: str | None = None
 ) -> int:
+    """Return a whole number between bounds, or `also`, or say what was expected."""
     index = getattr(value, "__index__", None)
     number = index() if index is not None and not isinstance(value, (bool, np.bool_)) else None
     if number is not None and (number == also or (number >= low and (high is None or number <= high))):
@@ -254,10 +127,11 @@ def _whole(
     bound = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
     if also is not None and high is not None and not low <= also <= high:
         bound += f", or {also} for no class"
-    raise OptionError(f"{name} is out of range", got=_brief(value), expected=bound, fix=fix)
+    raise OptionError(f"{name} is out of range", got=brief(value), expected=bound, fix=fix)
 
 
-def _brief(value: object) -> str:
+def brief(value: object) -> str:
+    """Return a value as text that is short enough for an error."""
     try:
         text = repr(value)
     except ValueError:

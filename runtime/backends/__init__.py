@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dpmrt.engines import Network, TensorSpec
-from dpmrt.errors import OptionError
+from dpmrt.errors import BackendError, OptionError
 from dpmrt.runtime.backends.base import Backend, Tensor, check_buffers
 from dpmrt.runtime.backends.function import FunctionBackend
 
@@ -17,9 +17,31 @@ Opener: TypeAlias = Callable[..., Backend]
 
 
 def _open_ort(root: Path, network: Network, *, threads: int | None = None) -> Backend:
+    if network.precision.kind == "bf16":
+        raise BackendError(
+            "ONNX Runtime on the CPU cannot compute in bfloat16",
+            got=f"{network.path} in bf16",
+            expected="a graph in fp32 or fp16",
+            fix="engine='emulated', which rounds as bfloat16 does and computes in float32",
+        )
     from dpmrt.runtime.backends.ort import OrtBackend
 
     return OrtBackend(root / network.path, threads=threads)
+
+
+def _open_emulated(root: Path, network: Network, *, threads: int | None = None) -> Backend:
+    if network.precision.emulated is None:
+        kind = network.precision.kind
+        again = "export the network again, with --precision bf16 or fp32: dpmrt export SOURCE -o BUNDLE"
+        raise BackendError(
+            "the bundle has no graph that emulates its precision",
+            got=f"{network.path} in {kind}, and no `precision.emulated`",
+            expected="a second graph, for a precision that the processor lacks",
+            fix=again if kind == "bf16" else "engine='onnxruntime', which runs the graph itself",
+        )
+    from dpmrt.runtime.backends.ort import OrtBackend
+
+    return OrtBackend(root / network.precision.emulated, threads=threads)
 
 
 def _open_function(root: Path, network: Network, *, function: Callable[..., Any] | None = None) -> Backend:
@@ -36,7 +58,7 @@ def _tensors(specs: tuple[TensorSpec, ...]) -> list[Tensor]:
     return [Tensor(spec.name, spec.dtype, spec.shape) for spec in specs]
 
 
-BACKENDS: dict[str, Opener] = {"onnxruntime": _open_ort, "numpy": _open_function}
+BACKENDS: dict[str, Opener] = {"onnxruntime": _open_ort, "emulated": _open_emulated, "numpy": _open_function}
 
 
 def plain_engines() -> list[str]:
@@ -45,8 +67,9 @@ def plain_engines() -> list[str]:
 
 
 def open_backend(engine: str, root: Path, network: Network, **options: Any) -> Backend:
-    """Open `network` of the bundle in `root` with the backend of this name; "auto" is the best one that is there."""
-    name = "onnxruntime" if engine == "auto" else engine
+    """Open `network` of the bundle in `root` with the backend of this name; "auto" is one that runs it anywhere."""
+    usual = "emulated" if network.precision.kind == "bf16" else "onnxruntime"
+    name = usual if engine == "auto" else engine
     opener = BACKENDS.get(name)
     if opener is None:
         known = ", ".join(["auto", *sorted(BACKENDS)])

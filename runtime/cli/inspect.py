@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from dpmrt.runtime.cli import UNCHECKED
+from dpmrt.runtime.cli.network import last_verification, network_axes, network_facts, network_pins
 from dpmrt.runtime.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -51,6 +52,15 @@ def _print_bundle(bundle: OpenBundle) -> None:
     _section(manifest.name, [("folder", bundle.root), ("network", manifest.unet.path), *_facts(bundle)])
     _section("inputs", _tensors(manifest.unet.inputs))
     _section("outputs", _tensors(manifest.unet.outputs))
+    _section("free axes", network_axes(manifest.unet))
+    _section("pinned to fp32", network_pins(manifest.unet))
+    if manifest.classifier is not None:
+        classifier = manifest.classifier
+        _section("classifier", [("network", classifier.path), *network_facts(bundle, classifier)])
+        _section("classifier's inputs", _tensors(classifier.inputs))
+        _section("classifier's outputs", _tensors(classifier.outputs))
+        _section("classifier's free axes", network_axes(classifier))
+        _section("classifier's nodes pinned to fp32", network_pins(classifier))
     _section("scheduler", bundle.scheduler_config.items())
     _section("provenance", manifest.provenance.items())
     _section(
@@ -61,16 +71,19 @@ def _print_bundle(bundle: OpenBundle) -> None:
 
 def _facts(bundle: OpenBundle) -> Iterator[Fact]:
     manifest, guidance = bundle.manifest, bundle.manifest.guidance
+    yield from network_facts(bundle, manifest.unet)
     yield "prediction", manifest.prediction
     yield "data range", f"{manifest.data_range[0]:g} to {manifest.data_range[1]:g}"
+    folded = ", folded into the graph" * manifest.unet.folded_guidance
     if guidance is None:
-        yield "guidance", "none"
+        yield "guidance", f"by scale and negative conditions{folded}" if folded else "none by class"
     else:
         usual = f"scale {guidance.scale:g} where a label is given"
-        yield "guidance", f"{guidance.classes} classes, {guidance.null_label} for no class, {usual}"
+        yield "guidance", f"{guidance.classes} classes, {guidance.null_label} for no class, {usual}{folded}"
     defaults = manifest.defaults
     chosen = "".join(f", {key}={value}" for key, value in defaults.options.items())
     yield "by default", f"{defaults.steps} steps, {defaults.solver or 'the scheduler below'}{chosen}"
+    yield "verified", last_verification(bundle)
 
 
 def _tensors(specs: Iterable[TensorSpec]) -> Iterator[Fact]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpmrt.errors import ArrayError, OptionError
+from dpmrt.errors import OptionError
 from dpmrt.runtime.cli import UNCHECKED
+from dpmrt.runtime.cli.arrays import parse_files, read_arrays, read_noise, write_array
 from dpmrt.runtime.cli.progress import progress_bar
 from dpmrt.runtime.cli.values import parse_pairs
 
@@ -21,21 +22,27 @@ if TYPE_CHECKING:
 #: what `Pipeline.sample` takes beside the options of a solver, and how it is said here
 _OWN = {name: f"--{name}" for name in ("batch", "seed", "steps", "solver", "guidance", "label", "noise", "plan")} | {
     "x_T": "--noise",
+    "shape": "--shape",
+    "conditions": "--condition",
+    "negative": "--negative",
     "callback": "--progress",
-    "encoder_hidden_states": "dpmrt.runtime.load(...).sample(...) from Python",
-    "negative_hidden_states": "dpmrt.runtime.load(...).sample(...) from Python",
+    "encoder_hidden_states": "--condition encoder_hidden_states=FILE.npy",
+    "negative_hidden_states": "--negative encoder_hidden_states=FILE.npy",
 }
 
 
 @click.command("sample", short_help="Sample from a bundle to .png or .npy.")
 @click.argument("bundle")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="File to write, .png or .npy.")
-@click.option("-n", "--batch", type=int, help="How many samples.  [default: as many as labels or noises, else 1]")
+@click.option("-n", "--batch", type=int, help="How many samples.  [default: as many as labels, noises or conditions]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise, as torch's CPU generator.")
 @click.option("--steps", type=int, help="How many steps.  [default: the bundle's]")
 @click.option("--solver", help="Name of a solver.  [default: the bundle's scheduler]")
 @click.option("--guidance", type=float, help="Scale of classifier-free guidance.  [default: the bundle's]")
 @click.option("--label", help="A class, a list as 0,1,2 or `all`; a list is cycled to fill the batch.")
+@click.option("--condition", "conditions", multiple=True, metavar="NAME=FILE", help="A condition (.npy); repeatable.")
+@click.option("--negative", multiple=True, metavar="NAME=FILE", help="What guidance moves away from; repeatable.")
+@click.option("--shape", metavar="SIZES", help="Shape of one sample, as 4,64,96.  [default: the bundle's]")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the solver; repeatable.")
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Follow the plan that --save-plan wrote.")
 @click.option("--noise", type=click.Path(path_type=Path), help="Start from this array (.npy) instead of the seed.")
@@ -55,6 +62,9 @@ def command(
     solver: str | None,
     guidance: float | None,
     label: str | None,
+    conditions: tuple[str, ...],
+    negative: tuple[str, ...],
+    shape: str | None,
     options: tuple[str, ...],
     plan_file: Path | None,
     noise: Path | None,
@@ -75,11 +85,16 @@ def command(
       dpmrt sample digits -o samples.npy --batch 64 --steps 10 --solver dpmsolver++ --option grid=karras
       dpmrt sample bundles/cifar -o cifar.png --steps 20 --option eta=1
       dpmrt sample digits -o a.png --steps 12 --save-plan a.plan
+      dpmrt sample bundles/sdxl -o latents.npy --shape 4,64,96 --condition encoder_hidden_states=text.npy \\
+        --condition text_embeds=pooled.npy --condition time_ids=sizes.npy \\
+        --negative encoder_hidden_states=empty.npy --guidance 5
     """
     from dpmrt.files import check_writable
 
     _check_kind(out, grid, scale)
     chosen = _parse_options(options)
+    sizes = _parse_shape(shape)
+    files = {"--condition": parse_files("--condition", conditions), "--negative": parse_files("--negative", negative)}
     for path in (out, save_plan):
         if path is not None:
             check_writable(path)
@@ -92,19 +107,20 @@ def command(
 
     check_layout(grid, scale)
     _check_engine(engine)
-    _check_places(
-        {"--out": out, "--save-plan": save_plan}, {"--plan": plan_file, "--noise": noise}, find_bundle(bundle)
-    )
-    x_T = None if noise is None else _read_noise(noise)
+    read: dict[str, Path | None] = {"--plan": plan_file, "--noise": noise}
+    read |= {f"{flag} {name}": path for flag, named in files.items() for name, path in named.items()}
+    _check_places({"--out": out, "--save-plan": save_plan}, read, find_bundle(bundle))
+    x_T = None if noise is None else read_noise(noise)
+    given, away = (read_arrays(flag, named) for flag, named in files.items())
     engine_options: dict[str, Any] = {} if threads is None else {"threads": threads}
     with load(bundle, engine, **engine_options) as pipeline:
         if pipeline.bundle.inferred and not quiet:
             click.echo(UNCHECKED, err=True)
-        shape = pipeline.sample_shape(x_T)
+        sizes = pipeline.sample_shape(x_T, sizes)
         labels = _parse_labels(label, pipeline.bundle.classes)
-        batch = check_batch(_settle_batch(batch, labels, x_T), shape)
+        batch = check_batch(_settle_batch(batch, labels, x_T, given), sizes)
         if _is_png(out):
-            plan_sheet(batch, shape, columns=grid, scale=scale)
+            plan_sheet(batch, sizes, columns=grid, scale=scale)
         if plan_file is None:
             plan, chosen = pipeline.plan(steps, solver, **chosen), {}
         else:
@@ -117,6 +133,9 @@ def command(
                 guidance=guidance,
                 plan=plan,
                 x_T=x_T,
+                shape=sizes,
+                conditions=given,
+                negative=away,
                 callback=None if advance is None else lambda event: advance(event.index + 1),
                 label=None if labels is None else [labels[i % len(labels)] for i in range(batch)],
                 **chosen,
@@ -213,9 +232,21 @@ def _parse_labels(text: str | None, classes: int | None) -> list[int] | None:
         ) from None
 
 
-def _settle_batch(batch: int | None, labels: list[int] | None, x_T: NDArray[Any] | None) -> int:
+def _parse_shape(text: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            "--shape is no shape of a sample", got=repr(text), expected="whole numbers, as --shape 4,64,96"
+        ) from None
+
+
+def _settle_batch(
+    batch: int | None, labels: list[int] | None, x_T: NDArray[Any] | None, given: dict[str, NDArray[Any]]
+) -> int:
     if batch is None:
-        batch = len(x_T) if x_T is not None else len(labels) if labels is not None else 1
+        rows = max((len(array) for array in given.values() if array.ndim), default=1)
+        batch = len(x_T) if x_T is not None else max(rows, 1 if labels is None else len(labels))
     if labels is not None and len(labels) > batch > 0:
         raise OptionError(
             "there are more labels than samples",
@@ -224,20 +255,6 @@ def _settle_batch(batch: int | None, labels: list[int] | None, x_T: NDArray[Any]
             fix="leave out --batch and --noise for one sample a label",
         )
     return batch
-
-
-def _read_noise(path: Path) -> NDArray[Any]:
-    import numpy as np
-
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ArrayError(
-            "the noise cannot be read", got=f"{path}: {error}", expected="an array that numpy.save wrote"
-        ) from None
-    if not isinstance(array, np.ndarray) or array.ndim < 2:
-        raise ArrayError("the noise is no batch of samples", got=path, expected="one array (batch, ...) in a .npy")
-    return array
 
 
 def _write(
@@ -252,10 +269,4 @@ def _write(
         with atomic_write(out) as stream:
             write_png(stream, image)
         return
-    import numpy as np
-
-    # Not np.save, which writes past the stream and then cannot say why the disk refused.
-    header = np.lib.format.header_data_from_array_1_0(samples)
-    with atomic_write(out) as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
-        stream.write(samples.data)
+    write_array(out, samples)

@@ -37,13 +37,17 @@ def test_usual_names_are_recognised_and_others_can_be_given(tmp_path: Path) -> N
     usual = write_bundle(tmp_path / "a", manifest=False, names=usual_names)
     assert [spec.name for spec in open_bundle(usual).manifest.unet.inputs] == ["latents", "t"]
     odd = write_bundle(tmp_path / "b", manifest=False, names={"sample": "picture", "timestep": "when"})
-    with pytest.raises(BundleError, match="cannot place") as caught:
+    with pytest.raises(BundleError, match="the graph needs one input for `sample`") as caught:
         open_bundle(odd)
-    assert "names={ROLE: 'picture'}" in str(caught.value.fix)
+    assert "names={'sample': '...'}" in str(caught.value.fix)
     names = {"sample": "picture", "timestep": "when"}
     np.testing.assert_array_equal(load(odd, names=names).sample(seed=3, steps=4), load(usual).sample(seed=3, steps=4))
     with pytest.raises(OptionError, match="unknown role"):
-        open_bundle(odd, names={"image": "picture"})
+        open_bundle(odd, names={"Image": "picture"})
+    shouted = write_bundle(tmp_path / "c", manifest=False, names={"sample": "PICTURE"})
+    with pytest.raises(BundleError, match="cannot place") as caught:
+        open_bundle(shouted)
+    assert "names={ROLE: 'PICTURE'}" in str(caught.value.fix)
 
 
 def test_the_prediction_type_of_a_foreign_folder_is_read(make_bundle: Make) -> None:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from tiny_bundles import Make
+from tiny_conditioned import write_conditioned
 
 import dpmrt
 from dpmrt.runtime import backends, cli, load
@@ -79,7 +80,7 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
     "no name": (["-o", ".png"], ["has no file name", "-o samples.png"]),
     "engine for functions": (
         ["-o", "a.png", "--engine", "numpy"],
-        ["unknown engine", "auto, onnxruntime", "--engine"],
+        ["unknown engine", "auto, emulated, onnxruntime", "--engine"],
     ),
     "many threads": (["-o", "a.png", "--threads", 10**6], ["threads is out of range", "processors"]),
     "many samples": (["-o", "a.png", "-n", 4611686018427387904], ["batch is out of range"]),
@@ -219,12 +220,14 @@ def test_pickled_noise_is_not_unpickled(plain: Path, tmp_path: Path) -> None:
     refused(run("sample", plain, "-o", tmp_path / "a.npy", "--noise", tmp_path / "x.npy"), "noise cannot be read")
 
 
-def test_latents_are_refused_as_a_picture_before_the_network_runs(
-    make_bundle: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("shape", "axis"), [((4, 8, 8), 1), ((2, 5), 1), ((3, 1, 8, 8), 2)])
+def test_what_is_no_picture_is_refused_as_one_before_the_network_runs(
+    tmp_path: Path, shape: tuple[int, ...], axis: int
 ) -> None:
-    root = make_bundle()
-    monkeypatch.setattr("dpmrt.runtime.bundle.OpenBundle.sample_shape", (4, 8, 8))
-    refused(run("sample", root, "-o", tmp_path / "a.png"), "are no pictures", "-o samples.npy")
+    root = write_conditioned(tmp_path / "bundle", sample=("batch", *shape), axis=axis)
+    refused(run("sample", root, "-o", tmp_path / "a.png"), "are no pictures", str(shape), "-o samples.npy")
+    assert run("sample", root, "-o", tmp_path / "a.npy", "-n", 2).exit_code == 0
+    assert np.load(tmp_path / "a.npy").shape == (2, *shape)
 
 
 def test_a_damaged_bundle_is_explained(make_bundle: Make, tmp_path: Path) -> None:

@@ -67,7 +67,11 @@ def test_text_is_guided_away_from_the_negative(pipeline: Pipeline) -> None:
         ({"encoder_hidden_states": PROMPT.astype(int)}, ArrayError, "encoder_hidden_states does not fit"),
         ({"encoder_hidden_states": PROMPT * np.nan}, ArrayError, "holds NaN"),
         ({"encoder_hidden_states": PROMPT, "guidance": 2.0}, OptionError, "not trained for guidance"),
-        ({"encoder_hidden_states": PROMPT, "negative_hidden_states": NEGATIVE[:, :4]}, ArrayError, "another shape"),
+        (
+            {"encoder_hidden_states": PROMPT, "negative_hidden_states": NEGATIVE[:, :4]},
+            ArrayError,
+            "the negative encoder_hidden_states and the condition encoder_hidden_states have different sizes",
+        ),
     ],
 )
 def test_wrong_text_is_explained(pipeline: Pipeline, request_: dict[str, Any], kind: Any, what: str) -> None:
