@@ -47,10 +47,8 @@ def _lacking(manifest: Manifest, name: str) -> str | None:
     precision = manifest.unet.precision
     if name == EMULATED and precision.emulated is None:
         return f"the bundle is {precision.kind} and has no emulated graph"
-    if name == EMULATED and name not in BACKENDS:
-        return "this dpmrt has no such backend"
     if name not in BACKENDS or name == "numpy":
-        known = ", ".join(sorted({*BACKENDS, ORT} - {"numpy"}))
+        known = ", ".join(sorted(set(BACKENDS) - {"numpy"}))
         raise OptionError("unknown engine", got=repr(name), expected=known, fix="leave --backend out")
     if name == ORT and precision.kind == "bf16":
         return "ONNX Runtime has no bf16 kernels on the CPU"

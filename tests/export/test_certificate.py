@@ -22,8 +22,6 @@ from dpmrt.errors import OptionError, VerificationError
 from dpmrt.export import verify
 from dpmrt.export.certificate import LIMITS, limits_of, proof
 from dpmrt.export.cli.verify import command
-from dpmrt.runtime.backends import BACKENDS
-from dpmrt.runtime.backends.ort import OrtBackend
 
 Export = Callable[..., Path]
 FAST: dict[str, Any] = {"steps": 2, "plot": False}
@@ -56,11 +54,6 @@ def with_precision(bundle: Path, precision: Precision) -> None:
         files[precision.emulated] = record_file(bundle / precision.emulated)
     unet = msgspec.structs.replace(manifest.unet, precision=precision)
     write_manifest(bundle, msgspec.structs.replace(manifest, unet=unet, files=files))
-
-
-@pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKENDS, "emulated", lambda root, network: OrtBackend(root / network.precision.emulated))
 
 
 def test_calls_cover_times_and_batches(bundle: Path) -> None:
@@ -108,7 +101,7 @@ def test_a_graph_that_gives_nan_fails_and_says_where(bundle: Path) -> None:
     assert "call none, drift none: FAIL" in result.stdout
 
 
-def test_half_precision_is_judged_by_its_own_limits_on_both_backends(bundle: Path, emulated: None) -> None:
+def test_half_precision_is_judged_by_its_own_limits_on_both_backends(bundle: Path) -> None:
     with_precision(bundle, Precision("fp16", emulated="unet/emulated.onnx"))
     with_graph(bundle, lambda bias: bias + 1e-3)
     report = verify(bundle, steps=4)
@@ -124,7 +117,7 @@ def test_half_precision_is_judged_by_its_own_limits_on_both_backends(bundle: Pat
     assert [ran.backend for ran in only.backends] == ["emulated"]
 
 
-def test_a_psnr_below_the_limit_fails(bundle: Path, emulated: None) -> None:
+def test_a_psnr_below_the_limit_fails(bundle: Path) -> None:
     with_graph(bundle, lambda bias: bias + 2.0)
     with_precision(bundle, Precision("bf16", emulated="unet/emulated.onnx"))
     report = verify(bundle, **FAST)
@@ -146,9 +139,7 @@ BACKENDS_REFUSED = {
 
 
 @pytest.mark.parametrize(("precision", "wanted", "text"), BACKENDS_REFUSED.values(), ids=BACKENDS_REFUSED)
-def test_backends_that_cannot(
-    bundle: Path, emulated: None, precision: Precision, wanted: list[str] | None, text: str
-) -> None:
+def test_backends_that_cannot(bundle: Path, precision: Precision, wanted: list[str] | None, text: str) -> None:
     with_precision(bundle, precision)
     with pytest.raises(VerificationError, match=text):
         verify(bundle, backends=wanted, **FAST)
