@@ -91,15 +91,14 @@ def save(model: Any, folder: Path) -> Path:
     return folder
 
 
-NETWORKS: dict[str, tuple[Any, float | None, dict[str, tuple[int, ...]]]] = {
+NETWORKS: dict[str, tuple[Any, float, dict[str, tuple[int, ...]]]] = {
     "SDXL": (sdxl, 4.0, {"text_embeds": (2, 10), "time_ids": (2, 6), "encoder_hidden_states": (2, 77, 12)}),
     "inpainting": (inpainting, 3.0, {"extra_channels": (2, 5, 8, 8), "encoder_hidden_states": (2, 77, 12)}),
-    "I2VGenXL": (pictured, None, {"fps": (2,), "image_latents": (2, 4, 16, 8, 8), "image_embeddings": (2, 32)}),
 }
 
 
 @pytest.mark.parametrize(("make", "guidance", "told"), NETWORKS.values(), ids=NETWORKS)
-def test_conditions(tmp_path: Path, make: Any, guidance: float | None, told: Mapping[str, tuple[int, ...]]) -> None:
+def test_conditions(tmp_path: Path, make: Any, guidance: float, told: Mapping[str, tuple[int, ...]]) -> None:
     torch.manual_seed(0)
     folder = save(make(), tmp_path / "source")
     bundle = export_bundle(folder, tmp_path / "bundle")
@@ -108,6 +107,22 @@ def test_conditions(tmp_path: Path, make: Any, guidance: float | None, told: Map
     assert {role: condition.wanted[role].shape for role in told} == told
     report = verify(bundle, steps=3, guidance=guidance, plot=False)
     assert report.passed, report.backends[0].failures
+
+
+MADE_UP: dict[str, tuple[Any, dict[str, tuple[int, ...]]]] = {
+    "I2VGenXL": (pictured, {"fps": (2,), "image_latents": (2, 4, 5, 8, 8), "image_embeddings": (2, 32)}),
+    "Stable Video Diffusion": (video, {"extra_channels": (2, 5, 4, 8, 8), "added_time_ids": (2, 3)}),
+}
+
+
+@pytest.mark.parametrize(("make", "told"), MADE_UP.values(), ids=MADE_UP)
+def test_conditions_of_videos(tmp_path: Path, make: Any, told: Mapping[str, tuple[int, ...]]) -> None:
+    source = source_of_model(make())
+    sizes = {"frames": 5}
+    manifest = drafted(source, tmp_path)
+    condition = make_condition(manifest, source.interface, batch=2, seed=0, guidance=None, sizes=sizes)
+    assert {role: condition.wanted[role].shape for role in told} == told
+    assert request(manifest, condition)["conditions"].keys() >= told.keys()
 
 
 def test_extra_channels_stand_behind_the_frames() -> None:
