@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
@@ -16,27 +16,33 @@ from dpmrt.engines import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     PARITY_NAME,
+    PRECISIONS,
     Defaults,
     Guidance,
     Manifest,
     Network,
+    Precision,
+    PrecisionName,
     check_numbers,
     record_file,
     write_manifest,
 )
 from dpmrt.errors import ExportError, OptionError
+from dpmrt.export.classifier import ClassifierSource, check_fits, export_classifier, load_classifier_source
+from dpmrt.export.factory import is_factory, load_factory
 from dpmrt.export.folders import check_target, new_folder
+from dpmrt.export.folding import Forward, fold_guidance
 from dpmrt.export.interfaces import Sizes
-from dpmrt.export.onnx_files import EXTERNAL_ABOVE, MODEL_NAME, check_onnx, write_onnx
+from dpmrt.export.network import Plan, trace_network, write_network
+from dpmrt.export.onnx_files import EXTERNAL_ABOVE, MODEL_NAME
+from dpmrt.export.precision import BF16_OPSET
 from dpmrt.export.provenance import library_versions, utc_date
 from dpmrt.export.schedulers import SCHEDULER_NAME, scheduler_class
 from dpmrt.export.sources import Source, find_scheduler, load_source, read_json_object, source_of_model
-from dpmrt.export.tracing import OPSET, trace
+from dpmrt.export.tracing import OPSET
 from dpmrt.solvers_np import plan_from_diffusers, prediction_from_diffusers
 
 T = TypeVar("T")
-PHASES = ("load", "trace", "write", "check", "hash")
-PRECISIONS = ("fp32",)
 REFERENCE_GUIDANCE_SCALE = 2.0
 # What is built for one machine from a bundle goes below this folder of it.
 ENGINES = "engines/"
@@ -52,51 +58,126 @@ def export_bundle(
     scheduler: str | Path | None = None,
     guidance: Guidance | None = None,
     defaults: Defaults | None = None,
-    force: bool = False,
     sizes: Sizes | None = None,
+    one_time: bool = False,
+    fold: bool = False,
+    spec: Path | str | Mapping[str, Any] | None = None,
+    weights: Path | None = None,
+    classifier: str | Path | ClassifierSource | None = None,
+    classes: int | None = None,
+    guarded: bool = True,
+    force: bool = False,
     external_above: int = EXTERNAL_ABOVE,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[..., None] | None = None,
 ) -> Path:
-    """Export a model folder, a loaded Source or a diffusers network in memory to a bundle, and return its path.
+    """Export a folder, a factory, a loaded Source or a diffusers network in memory to a bundle; return its path.
 
-    `progress` is called with the name of each of PHASES as it begins. The bundle appears at `out` when all of
-    it is written and its graph agrees with torch; on any failure what stood there before is untouched. With `force`
-    a bundle is replaced whole, with the engines that were built in it, and never a folder that holds anything else.
+    `sizes` fixes axes or leaves them open, as {"height": "free", "batch": 1}; `one_time` gives the graph one timestep
+    for the batch; `fold` makes classifier-free guidance a part of it. A factory, "package.module:function", needs a
+    `spec`, and may have `weights`. The gradient of a noise-aware `classifier`, its folder or a factory of one for so
+    many `classes`, goes into the bundle too. Half precision is tried on trajectories and mended unless `guarded` is
+    false.
+
+    `progress` is called with the name of each of `phases(...)` as it begins, and with a text on how it goes. The
+    bundle appears at `out` when all of it is written and its graph agrees with torch; on any failure what stood there
+    before is untouched. With `force` a bundle is replaced whole, with the engines that were built in it, and never a
+    folder that holds anything else.
 
         export_bundle("checkpoints/digits-unet", "bundles/digits", name="digits")
     """
-    tell = progress or (lambda phase: None)
+    tell = progress or (lambda phase, text="": None)
     target = check_request(out, precision=precision, name=name, force=force)
     tell("load")
-    source = _as_source(source, subfolder).shaped(sizes)
-    scheduler_config = read_scheduler(source, scheduler)
-    draft = draft_manifest(source, scheduler_config, target, name=name, guidance=guidance, defaults=defaults)
+    opened = open_source(source, subfolder, spec, weights).shaped(sizes, one_time=one_time)
+    scheduler_config = read_scheduler(opened, scheduler)
+    judge = open_classifier(classifier, opened, classes)
+    plan = make_plan(opened, precision, guidance, fold=fold, guarded=guarded, external_above=external_above)
+    draft = draft_manifest(plan, scheduler_config, target, name=name, guidance=guidance, defaults=defaults)
     tell("trace")
-    graph = trace(source.skeleton, source.interface, source.weights)
+    graph = trace_network(plan)
     with new_folder(target, marker=MANIFEST_NAME, written=bundle_files, force=force) as folder:
-        tell("write")
         (folder / "unet").mkdir()
         (folder / "scheduler").mkdir()
-        written = write_onnx(graph, folder / "unet", external_above=external_above)
-        _write_config(folder / "unet/config.json", source.config)
+        written = write_network(plan, graph, draft.unet, folder, scheduler_config, draft.defaults.steps, tell)
+        _write_config(folder / "unet/config.json", opened.config)
         _write_config(folder / draft.scheduler, scheduler_config)
-        tell("check")
-        error = check_onnx(
-            written.graph, lambda tensors: source.interface.call(source.model, tensors), source.interface
-        )
+        if judge is not None:
+            tell("classifier")
+            network = export_classifier(judge, folder)
+            check_fits(written.network, network, judge.classes, draft.guidance)
+            draft = msgspec.structs.replace(draft, classifier=network)
         tell("hash")
-        data = (written.data.relative_to(folder).as_posix(),) if written.data else ()
+        measured = {"relative_error": written.error, "calibration_psnr": written.psnr}
+        facts = {key: float(f"{value:.3g}") for key, value in measured.items() if value is not None}
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         write_manifest(
             folder,
             msgspec.structs.replace(
                 draft,
-                unet=msgspec.structs.replace(draft.unet, data=data),
+                unet=written.network,
                 files={path.relative_to(folder).as_posix(): record_file(path) for path in paths},
-                provenance={**draft.provenance, "relative_error": float(f"{error:.3g}")},
+                provenance={**draft.provenance, **facts},
             ),
         )
     return target
+
+
+def phases(precision: str, guarded: bool = True, classifier: bool = False) -> tuple[str, ...]:
+    """Return the phases of an export, in order."""
+    judge = ("classifier",) if classifier else ()
+    guard = ("guard",) if precision != "fp32" and guarded else ()
+    return ("load", "trace", "write", "check", *guard, *judge, "hash")
+
+
+def open_source(
+    source: Any,
+    subfolder: str | None = None,
+    spec: Path | str | Mapping[str, Any] | None = None,
+    weights: Path | None = None,
+) -> Source:
+    """Return the source that a folder, a factory's name or a network in memory stands for."""
+    if isinstance(source, (str, Path)) and is_factory(str(source)) and not Path(source).exists():
+        return load_factory(str(source), spec, weights)
+    if spec is not None or weights is not None:
+        raise OptionError(
+            "a spec and weights are for a factory",
+            got=str(source),
+            expected="PACKAGE.MODULE:FACTORY",
+            fix="leave them out: a diffusers folder says what its network takes",
+        )
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, (str, Path)):
+        return load_source(source, subfolder)
+    return source_of_model(source)
+
+
+def open_classifier(
+    classifier: str | Path | ClassifierSource | None, source: Source, classes: int | None = None
+) -> ClassifierSource | None:
+    """Return the classifier that a folder or a factory's name stands for, for the samples of `source`."""
+    if classifier is None or isinstance(classifier, ClassifierSource):
+        return classifier
+    shape = source.interface.state_shape() if is_factory(str(classifier)) else None
+    return load_classifier_source(classifier, sample_shape=shape, classes=classes)
+
+
+def make_plan(
+    source: Source,
+    precision: str,
+    guidance: Guidance | None = None,
+    *,
+    fold: bool = False,
+    guarded: bool = True,
+    external_above: int = EXTERNAL_ABOVE,
+) -> Plan:
+    """Return how a source is exported."""
+    interface = source.interface
+    forward: Forward = interface.call
+    if fold:
+        labels = settle_guidance(source, guidance)
+        interface, forward = fold_guidance(interface, labels.null_label if labels else None)
+    return Plan(source, interface, forward, cast(PrecisionName, precision), guarded, external_above)
 
 
 def check_request(out: str | Path, *, precision: str, name: str | None, force: bool) -> Path:
@@ -145,7 +226,7 @@ def read_scheduler(source: Source, scheduler: str | Path | None = None) -> dict[
 
 
 def draft_manifest(
-    source: Source,
+    plan: Plan,
     scheduler_config: Mapping[str, Any],
     target: Path,
     *,
@@ -153,12 +234,13 @@ def draft_manifest(
     guidance: Guidance | None = None,
     defaults: Defaults | None = None,
 ) -> Manifest:
-    """Return the manifest that an export of `source` will have, apart from its files."""
+    """Return the manifest that an export will have, apart from its files."""
+    source = plan.source
     training = source.training
     defaults = defaults or Defaults(steps=20)
     scheduler_class(scheduler_config)
     prediction: Any = _sampled_with(lambda: prediction_from_diffusers(scheduler_config))
-    inputs, outputs = source.interface.specs()
+    inputs, outputs = plan.interface.specs()
     manifest = Manifest(
         format="dpmrt-bundle",
         version=FORMAT_VERSION,
@@ -168,31 +250,25 @@ def draft_manifest(
             inputs=inputs,
             outputs=outputs,
             config="unet/config.json",
-            axes=source.interface.free(),
-            channel_axis=source.interface.channel_axis,
+            axes=plan.interface.free(),
+            channel_axis=plan.interface.channel_axis,
+            precision=Precision(plan.kind),
         ),
         scheduler=f"scheduler/{SCHEDULER_NAME}",
         prediction=prediction,
         files={},
-        guidance=_guidance(source, guidance),
+        guidance=settle_guidance(source, guidance),
         data_range=training.data_range if training else (-1.0, 1.0),
         defaults=defaults,
-        provenance=_provenance(source, target),
+        provenance=_provenance(plan, target),
     )
     check_numbers(manifest)
     _sampled_with(lambda: plan_from_diffusers(scheduler_config, manifest.defaults.steps))
     return manifest
 
 
-def _as_source(source: Any, subfolder: str | None) -> Source:
-    if isinstance(source, Source):
-        return source
-    if isinstance(source, (str, Path)):
-        return load_source(source, subfolder)
-    return source_of_model(source)
-
-
-def _guidance(source: Source, guidance: Guidance | None) -> Guidance | None:
+def settle_guidance(source: Source, guidance: Guidance | None) -> Guidance | None:
+    """Return the guidance by class that the caller asks for, or else the one that the network was trained for."""
     training = source.training
     if guidance is None and training is not None and training.null_class is not None:
         classes = training.null_class if training.num_classes is None else training.num_classes
@@ -221,7 +297,8 @@ def _sampled_with(ask: Callable[[], T]) -> T:
         ) from error
 
 
-def _provenance(source: Source, target: Path) -> dict[str, str | int | float]:
+def _provenance(plan: Plan, target: Path) -> dict[str, str | int | float]:
+    source = plan.source
     facts: dict[str, str | int | float] = {"kind": source.kind}
     if source.folder is not None:
         # Windows knows no relative path to another drive, and an absolute one is nobody's business.
@@ -232,8 +309,8 @@ def _provenance(source: Source, target: Path) -> dict[str, str | int | float]:
     facts.update(
         weights_sha256=source.weights_sha256,
         parameters=source.parameters,
-        precision="fp32",
-        opset=OPSET,
+        precision=plan.kind,
+        opset=BF16_OPSET if plan.kind == "bf16" else OPSET,
         date=utc_date(),
         **library_versions("torch", "diffusers", "onnx", "onnxscript"),
     )

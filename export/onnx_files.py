@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,25 @@ def write_onnx(
 
 def check_onnx(path: Path, forward: Forward, interface: Interface, *, tolerance: float = _TOLERANCE) -> float:
     """Return the graph's largest error against torch, relative to the RMS of torch's output; refuse a large one."""
-    cases = [interface.examples(seed=n, **_small(interface, n)) for n in _CHECKED_BATCHES]
+    cases = check_cases(interface)
     with torch.inference_mode():
         expected = [forward(case).float().numpy() for case in cases]
+    return compare_onnx(path, cases, expected, tolerance=tolerance)
+
+
+def check_cases(interface: Interface) -> list[dict[str, torch.Tensor]]:
+    """Return the inputs that a graph is checked with: two batches, at sizes that differ from the traced ones."""
+    return [interface.examples(seed=n, **small_sizes(interface, n)) for n in _CHECKED_BATCHES]
+
+
+def compare_onnx(
+    path: Path,
+    cases: Sequence[Mapping[str, torch.Tensor]],
+    expected: Sequence[NDArray[Any]],
+    *,
+    tolerance: float = _TOLERANCE,
+) -> float:
+    """Return the graph's largest error against what torch gave, relative to its RMS; refuse a large one."""
     try:
         onnx.checker.check_model(str(path))
         session = session_of(path)
@@ -111,7 +127,7 @@ def session_of(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _small(interface: Interface, batch: int) -> dict[str, int]:
+def small_sizes(interface: Interface, batch: int) -> dict[str, int]:
     """Return sizes that are quick to compute with: the batch, and other open axes small and unlike the usual ones."""
     sizes = {}
     for name, entry in interface.axes.items():

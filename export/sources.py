@@ -9,23 +9,27 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import diffusers
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save as safetensors_bytes
 
 from dpmrt.engines import hash_file
 from dpmrt.errors import ExportError, OptionError
 from dpmrt.export.interfaces import INTERFACES, Interface, Sizes, interface_of
 from dpmrt.export.schedulers import SCHEDULER_NAME
-from dpmrt.export.weights import WeightFiles, check_weights, empty_parameters, fill
+from dpmrt.export.weights import WeightFiles, check_weights, empty_parameters, fill, widening
 
 SUPPORTED = tuple(INTERFACES)
+#: parameters above which a network is not brought into memory whole to be compared with
+LEAN_ABOVE = 200_000_000
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -81,6 +85,19 @@ class Source:
     def predict(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return what the network in fp32 gives for one tensor a role."""
         return self.interface.call(self.model, tensors)
+
+    def run(
+        self, forward: Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor], tensors: Mapping[str, torch.Tensor]
+    ) -> NDArray[np.float32]:
+        """Return what `forward` gives, in fp32; a large network stays on disk and is widened layer by layer."""
+        with torch.inference_mode():
+            if "model" in self.__dict__ or self.parameters < LEAN_ABOVE:
+                result = forward(self.model, tensors)
+            else:
+                with widening(self.skeleton, self.weights) as model:
+                    result = forward(model, tensors)
+        array: NDArray[np.float32] = result.float().numpy()
+        return array
 
     @functools.cached_property
     def parameters(self) -> int:

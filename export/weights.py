@@ -146,6 +146,39 @@ def fill(skeleton: Any, weights: Mapping[str, torch.Tensor], dtype: torch.dtype)
     return skeleton.requires_grad_(False)
 
 
+@contextlib.contextmanager
+def widening(skeleton: Any, weights: Mapping[str, torch.Tensor]) -> Iterator[Any]:
+    """Lend the network with its weights as they are stored, each layer's in fp32 only while it computes."""
+    stored = {name: weights[name] for name in skeleton.state_dict()}
+    skeleton.load_state_dict(stored, strict=True, assign=True)
+    skeleton.requires_grad_(False)
+    handles = []
+
+    def widen(module: Any, arguments: object) -> None:
+        module.__dict__["_stored"] = {name: tensor.data for name, tensor in _own(module).items()}
+        for tensor in _own(module).values():
+            tensor.data = tensor.data.float()
+
+    def restore(module: Any, arguments: object, result: object) -> None:
+        for name, tensor in _own(module).items():
+            tensor.data = module.__dict__["_stored"][name]
+
+    # A module that has others below it may read their parameters itself, so that those are narrow again.
+    for module in skeleton.modules():
+        if _own(module):
+            handles += [module.register_forward_pre_hook(widen), module.register_forward_hook(restore)]
+    try:
+        yield skeleton
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _own(module: Any) -> dict[str, torch.Tensor]:
+    named = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return {name: tensor for name, tensor in named if tensor.is_floating_point()}
+
+
 def _former_names(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> dict[str, str]:
     # Checkpoints from before diffusers 0.15, google/ddpm-* among them, name attention layers otherwise.
     return {

@@ -12,6 +12,7 @@ from typing import Any
 from dpmrt.engines import MANIFEST_NAME, PARITY_NAME, Manifest, read_manifest, shipped_bundle
 from dpmrt.errors import BundleError, DpmrtError, ManifestError, OptionError
 from dpmrt.runtime.inferred import SCHEDULER, UNET, infer_manifest
+from dpmrt.runtime.sizes import show
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,15 @@ def _read_json(root: Path, name: str) -> dict[str, Any]:
 
 def _check(bundle: OpenBundle) -> None:
     manifest = bundle.manifest
+    for field, network in (("unet", manifest.unet), ("classifier", manifest.classifier)):
+        sample = None if network is None else network.input("sample")
+        if network is not None and sample is not None and network.channel_axis >= len(sample.shape):
+            raise ManifestError(
+                f"`{field}.channel_axis` is no axis of the sample",
+                got=network.channel_axis,
+                expected=f"an axis of {show(sample.shape)}, behind the batch",
+                fix="export the network again",
+            )
     if manifest.guidance is not None and manifest.unet.input("class_labels") is None:
         raise ManifestError(
             "the manifest promises guidance by class, and the network takes no labels",

@@ -18,8 +18,17 @@ def check_scale(manifest: Manifest, guidance: object, *, labelled: bool, negativ
     `labelled` and `negative` say whether the caller gives a label, and something to guide away from.
     """
     setup = manifest.guidance
+    if guidance is None and setup is not None and labelled:
+        return float(setup.scale)
+    if guidance is None and negative:
+        raise OptionError(
+            "there is something to guide away from, and no scale of guidance",
+            got="negative, and guidance=None",
+            expected="a scale, as the bundle has none for this request",
+            fix="guidance=5 (--guidance 5), or leave out the negative",
+        )
     if guidance is None:
-        return float(setup.scale) if setup is not None and labelled else 1.0
+        return 1.0
     if not _is_scale(guidance):
         raise OptionError(
             "guidance is not a scale", got=brief(guidance), expected="a finite number", fix="guidance=2.0"

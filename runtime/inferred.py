@@ -19,6 +19,8 @@ UNET = "unet/model.onnx"
 UNET_CONFIG = "unet/config.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 
+#: networks whose samples are (batch, frames, channels, height, width)
+_FRAMES_FIRST = ("UNetSpatioTemporalConditionModel",)
 #: a tensor of such a name is a condition of this role, unless it is one of the names below
 _ROLE = re.compile("[a-z][a-z0-9_]*")
 #: what exporters call the tensors; the first of each is optimum's name
@@ -67,14 +69,15 @@ def infer_manifest(
     except OptionError as error:
         raise ManifestError(f"{SCHEDULER}: {error.what}", got=error.got, expected=error.expected) from None
     config = UNET_CONFIG if (root / UNET_CONFIG).is_file() else None
-    channels = _channels(root / UNET_CONFIG)
-    inputs = tuple(_fix_channels(spec, channels.get("in_channels")) for spec in inputs)
-    out = _fix_channels(_spec(output, "out_sample", "output"), channels.get("out_channels"))
+    facts = _read_config(root / UNET_CONFIG)
+    axis = 2 if facts.get("_class_name") in _FRAMES_FIRST else 1
+    inputs = tuple(_fix_channels(spec, axis, facts.get("in_channels")) for spec in inputs)
+    out = _fix_channels(_spec(output, "out_sample", "output"), axis, facts.get("out_channels"))
     return Manifest(
         format="dpmrt-bundle",
         version=FORMAT_VERSION,
         name=root.resolve().name,
-        unet=Network(path=UNET, inputs=inputs, outputs=(out,), config=config),
+        unet=Network(path=UNET, inputs=inputs, outputs=(out,), config=config, channel_axis=axis),
         scheduler=SCHEDULER,
         prediction=prediction,
         files={},
@@ -101,21 +104,21 @@ def _input_role(tensor: Tensor, roles: Mapping[str, str]) -> str | None:
     return roles.get(tensor.name, own)
 
 
-def _channels(config: Path) -> dict[str, int]:
-    """Return the numbers of channels that the network's config names, which optimum leaves free in the graph."""
+def _read_config(config: Path) -> dict[str, Any]:
+    """Return what the network's config says; a damaged one says nothing here."""
     try:
         values = json.loads(config.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    known = ((key, values.get(key)) for key in ("in_channels", "out_channels")) if isinstance(values, dict) else ()
-    return {key: value for key, value in known if type(value) is int and value > 0}
+    return values if isinstance(values, dict) else {}
 
 
-def _fix_channels(spec: TensorSpec, channels: int | None) -> TensorSpec:
-    free = spec.role in ("sample", "out_sample") and len(spec.shape) > 1 and isinstance(spec.shape[1], str)
-    if not free or channels is None:
+def _fix_channels(spec: TensorSpec, axis: int, channels: object) -> TensorSpec:
+    """Return a sample with the channels of the config where optimum left them open in the graph."""
+    free = spec.role in ("sample", "out_sample") and len(spec.shape) > axis and isinstance(spec.shape[axis], str)
+    if not free or type(channels) is not int or channels < 1:
         return spec
-    return TensorSpec(spec.role, spec.name, spec.dtype, (spec.shape[0], channels, *spec.shape[2:]))
+    return TensorSpec(spec.role, spec.name, spec.dtype, (*spec.shape[:axis], channels, *spec.shape[axis + 1 :]))
 
 
 def _spec(tensor: Tensor, role: str | None, kind: str) -> TensorSpec:

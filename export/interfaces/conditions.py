@@ -28,7 +28,7 @@ def labels_of(config: Config) -> tuple[int, tuple[Input, ...]]:
     if kind == "timestep":
         return 0, (Input("noise_level", ("batch",), path=("class_labels",), draw=Draw("uniform", 0.0, 999.0)),)
     if kind in ("projection", "simple_projection") and width:
-        return 0, (Input("class_embeds", ("batch", int(width)), path=("class_labels",)),)
+        return 0, (Input("class_embeds", ("batch", int(width)), path=("class_labels",), negated=True),)
     raise ExportError(
         "the network takes class labels of a kind that cannot be exported",
         got=f"class_embed_type = {kind!r} in config.json",
@@ -63,7 +63,7 @@ def added_conditions(config: Config) -> tuple[Input, ...]:
         total = int(config["projection_class_embeddings_input_dim"])
         pooled, ids = _split(total, per_id)
         return (
-            Input("text_embeds", ("batch", pooled), path=("added_cond_kwargs", "text_embeds")),
+            Input("text_embeds", ("batch", pooled), path=("added_cond_kwargs", "text_embeds"), negated=True),
             Input(
                 "time_ids",
                 ("batch", ids),
@@ -73,7 +73,7 @@ def added_conditions(config: Config) -> tuple[Input, ...]:
         )
     if kind == "image":
         width = int(config.get("encoder_hid_dim") or config["cross_attention_dim"])
-        return (Input("image_embeds", ("batch", width), path=("added_cond_kwargs", "image_embeds")),)
+        return (Input("image_embeds", ("batch", width), path=("added_cond_kwargs", "image_embeds"), negated=True),)
     raise _refused("addition_embed_type", kind, "null, 'text', 'text_time' or 'image'")
 
 

@@ -40,6 +40,7 @@ class Draw:
 class Input:
     """One input: its role, its shape (a string is an axis by name), and where in the arguments of forward it goes.
 
+    A `negated` input says what is wanted of the sample, so that guidance can move away from another value of it.
     With `repeated`, each row is given to forward as many times in turn as that axis of the sample is long.
     """
 
@@ -49,6 +50,7 @@ class Input:
     path: tuple[str, ...] = ()
     draw: Draw = Draw()
     repeated: int | None = None
+    negated: bool = False
 
     def __post_init__(self) -> None:
         if not self.path:

@@ -33,10 +33,10 @@ def unet2d(config: Config) -> Interface:
 
 
 def unet2d_condition(config: Config) -> Interface:
-    """UNet2DConditionModel: latents and tokens, and what SDXL, LCM and their kin add."""
+    """UNet2DConditionModel: latents of any size and tokens, and what SDXL, LCM and their kin add."""
     channels_in, channels_out = _channels(config)
     labels, inputs = labels_of(config)
-    tokens = Input("encoder_hidden_states", ("batch", "tokens", token_width(config)))
+    tokens = Input("encoder_hidden_states", ("batch", "tokens", token_width(config)), negated=True)
     return Interface(
         inputs=(
             Input("sample", ("batch", channels_in, "height", "width")),
@@ -47,7 +47,7 @@ def unet2d_condition(config: Config) -> Interface:
             *time_condition(config),
         ),
         output=("batch", channels_out, "height", "width"),
-        axes={"batch": BATCH, "tokens": TOKENS, **_picture(config)},
+        axes={"batch": BATCH, "tokens": TOKENS, **_picture(config, open=True)},
         labels=labels,
         **_DIFFUSERS,
     )
@@ -76,7 +76,7 @@ def unet3d_condition(config: Config) -> Interface:
         inputs=(
             Input("sample", ("batch", channels_in, "frames", "height", "width")),
             _TIME,
-            Input("encoder_hidden_states", ("batch", "tokens", token_width(config))),
+            Input("encoder_hidden_states", ("batch", "tokens", token_width(config)), negated=True),
             *time_condition(config),
         ),
         output=("batch", channels_out, "frames", "height", "width"),
@@ -93,7 +93,7 @@ def unet_motion(config: Config) -> Interface:
         inputs=(
             Input("sample", ("batch", channels_in, "frames", "height", "width")),
             _TIME,
-            Input("encoder_hidden_states", ("batch", "tokens", token_width(config)), repeated=2),
+            Input("encoder_hidden_states", ("batch", "tokens", token_width(config)), repeated=2, negated=True),
             *added_conditions(config),
             *time_condition(config),
         ),
@@ -111,7 +111,7 @@ def unet_spatio_temporal(config: Config) -> Interface:
         inputs=(
             Input("sample", ("batch", "frames", channels_in, "height", "width")),
             _TIME,
-            Input("encoder_hidden_states", ("batch", "tokens", token_width(config))),
+            Input("encoder_hidden_states", ("batch", "tokens", token_width(config)), negated=True),
             Input("added_time_ids", ("batch", ids), draw=Draw("uniform", 0.0, 127.0)),
         ),
         output=("batch", "frames", channels_out, "height", "width"),
@@ -137,8 +137,8 @@ def i2vgen_xl(config: Config) -> Interface:
             _TIME,
             Input("fps", ("batch",), draw=Draw("uniform", 1.0, 30.0)),
             Input("image_latents", video),
-            Input("image_embeddings", ("batch", width)),
-            Input("encoder_hidden_states", ("batch", "tokens", width)),
+            Input("image_embeddings", ("batch", width), negated=True),
+            Input("encoder_hidden_states", ("batch", "tokens", width), negated=True),
         ),
         output=("batch", channels_out, "frames", "height", "width"),
         axes={"batch": BATCH, "tokens": TOKENS, "frames": _frames(16), **_picture(config)},
@@ -175,20 +175,20 @@ def _channels(config: Config) -> tuple[int, int]:
     return taken, given
 
 
-def _picture(config: Config) -> dict[str, FreeAxis]:
+def _picture(config: Config, *, open: bool = False) -> dict[str, FreeAxis]:
     size = config.get("sample_size")
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         size = (size, size)
     if not isinstance(size, (list, tuple)) or [isinstance(side, int) and side > 0 for side in size] != [True, True]:
         raise _no_size(config)
     halvings = len(config["down_block_types"]) - 1
-    return {"height": _side(size[0], halvings), "width": _side(size[1], halvings)}
+    return {"height": _side(size[0], halvings, open), "width": _side(size[1], halvings, open)}
 
 
-def _side(size: int, halvings: int) -> FreeAxis:
+def _side(size: int, halvings: int, open: bool = False) -> FreeAxis:
     # A network may be made for a size that its halvings do not divide; then it is taken at its word.
     multiple = 2**halvings if size % 2**halvings == 0 else 1
-    return FreeAxis(Axis(opt=size, min=multiple, multiple=multiple), open=False)
+    return FreeAxis(Axis(opt=size, min=multiple, multiple=multiple), open)
 
 
 def _frames(usual: int, most: int | None = None) -> FreeAxis:

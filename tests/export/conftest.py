@@ -68,7 +68,7 @@ def traced_conditional(conditional: Path) -> Any:
 @pytest.fixture
 def traced_once(traced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare a test the seconds of tracing: the labelled network's graph is at hand."""
-    monkeypatch.setattr("dpmrt.export.bundle.trace", lambda *arguments, **options: traced.clone())
+    monkeypatch.setattr("dpmrt.export.network.trace", lambda *arguments, **options: traced.clone())
 
 
 @pytest.fixture

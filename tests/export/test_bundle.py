@@ -18,6 +18,7 @@ from dpmrt.engines import Defaults, Guidance, TensorSpec, read_manifest
 from dpmrt.errors import ExportError, ManifestError, OptionError, OutputError
 from dpmrt.export import bundle as bundle_module
 from dpmrt.export import export_bundle, load_source
+from dpmrt.export import network as network_module
 
 FILES = ["dpmrt.json", "scheduler/scheduler_config.json", "unet/config.json", "unet/model.onnx"]
 Export = Callable[..., Path]
@@ -88,8 +89,8 @@ def test_external_data_is_recorded(exported: Export) -> None:
 
 def test_phases_are_told_in_order(exported: Export) -> None:
     told: list[str] = []
-    exported(progress=told.append)
-    assert tuple(told) == bundle_module.PHASES
+    exported(progress=lambda phase, text="": None if phase in told else told.append(phase))
+    assert tuple(told) == bundle_module.phases("fp32")
 
 
 def test_network_in_memory(traced_once: None, tmp_path: Path) -> None:
@@ -210,7 +211,13 @@ def test_force_replaces_a_bundle_with_its_parity_and_engines_alone(exported: Exp
     assert listing(exported(force=True)) == FILES
 
 
-STEPS = ("trace", "write_onnx", "check_onnx", "record_file", "write_manifest")
+STEPS = {
+    "trace": network_module,
+    "write_onnx": network_module,
+    "compare_onnx": network_module,
+    "record_file": bundle_module,
+    "write_manifest": bundle_module,
+}
 FAILURES = (KeyboardInterrupt(), OSError(28, "No space left on device"))
 
 
@@ -222,8 +229,8 @@ def test_a_failure_leaves_nothing_and_keeps_the_previous(
     def fail(*args: object, **options: object) -> None:
         raise error
 
-    before = bundle_module.__dict__[step]
-    monkeypatch.setattr(bundle_module, step, fail)
+    before = STEPS[step].__dict__[step]
+    monkeypatch.setattr(STEPS[step], step, fail)
     with pytest.raises((KeyboardInterrupt, OSError)) as caught:
         exported()
     if isinstance(error, OSError) and step != "trace":
@@ -231,9 +238,9 @@ def test_a_failure_leaves_nothing_and_keeps_the_previous(
         assert "No space left on device" in str(caught.value)
     assert os.listdir(checkpoint.parent) == ["checkpoint"]
 
-    monkeypatch.setattr(bundle_module, step, before)
+    monkeypatch.setattr(STEPS[step], step, before)
     previous = exported(name="previous")
-    monkeypatch.setattr(bundle_module, step, fail)
+    monkeypatch.setattr(STEPS[step], step, fail)
     with pytest.raises((KeyboardInterrupt, OSError)):
         exported(force=True)
     assert read_manifest(previous).name == "previous"

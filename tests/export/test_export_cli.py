@@ -82,7 +82,7 @@ def test_terminated(
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
 
-    monkeypatch.setattr("dpmrt.export.bundle.check_onnx", killed)
+    monkeypatch.setattr("dpmrt.export.network.compare_onnx", killed)
     result = CliRunner().invoke(command, [str(checkpoint), "-o", str(checkpoint.parent / "bundle")])
     assert result.exit_code == 1
     assert os.listdir(checkpoint.parent) == ["checkpoint"]

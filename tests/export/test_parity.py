@@ -87,7 +87,7 @@ def test_guidance_scales(bundle: Path, guidance: float) -> None:
 def test_text_conditions(
     conditional: Path, traced_conditional: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpmrt.export.bundle.trace", lambda *arguments, **options: traced_conditional.clone())
+    monkeypatch.setattr("dpmrt.export.network.trace", lambda *arguments, **options: traced_conditional.clone())
     bundle = export_bundle(conditional, tmp_path / "bundle")
     assert verify(bundle, steps=4).passed
     assert verify(bundle, steps=4, guidance=5.0).passed

@@ -58,7 +58,7 @@ def test_shards(conditional: Path) -> None:
     source = load_source(conditional)
     assert source.kind == "UNet2DConditionModel"
     assert [spec.shape for spec in source.interface.inputs] == [
-        ("batch", 4, 8, 8),
+        ("batch", 4, "height", "width"),
         ("batch",),
         ("batch", "tokens", 12),
     ]

@@ -144,6 +144,17 @@ def test_manifest_and_graph_must_agree(make_bundle: Make) -> None:
     assert (str(caught.value.got), str(caught.value.expected)) == ("timestep float32[batch]", "timestep int64[batch]")
 
 
+@pytest.mark.parametrize("axis", [4, 99])
+def test_the_channels_are_on_an_axis_of_the_sample(make_bundle: Make, axis: int) -> None:
+    root = make_bundle()
+    text = json.loads((root / "dpmrt.json").read_text())
+    text["unet"]["channel_axis"] = axis
+    (root / "dpmrt.json").write_text(json.dumps(text))
+    with pytest.raises(ManifestError, match=r"`unet\.channel_axis` is no axis of the sample") as caught:
+        open_bundle(root)
+    assert (caught.value.got, caught.value.expected) == (axis, "an axis of (batch, 1, 8, 8), behind the batch")
+
+
 def test_a_name_that_is_no_bundle_lists_those_there_are() -> None:
     with pytest.raises(BundleError, match="none of this name ships with dpmrt"):
         open_bundle("no-such-bundle")

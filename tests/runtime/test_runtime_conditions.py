@@ -185,7 +185,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[DpmrtError], str, str, str]] = {
         "finite numbers",
     ),
     "NaN in the negative": (
-        {"conditions": GIVEN, "negative": {"text_embeds": np.full((1, 5), np.inf)}},
+        {"conditions": GIVEN, "negative": {"text_embeds": np.full((1, 5), np.inf)}, "guidance": 2},
         ArrayError,
         "the negative text_embeds holds NaN or infinity",
         "None",
@@ -218,6 +218,13 @@ WRONG: dict[str, tuple[dict[str, Any], type[DpmrtError], str, str, str]] = {
         "encoder_hidden_states is given twice",
         "encoder_hidden_states=... and conditions\\['encoder_hidden_states'\\]",
         "one of them",
+    ),
+    "a negative without guidance": (
+        {"conditions": GIVEN, "negative": AWAY},
+        OptionError,
+        "something to guide away from, and no scale",
+        "negative, and guidance=None",
+        "a scale",
     ),
     "guidance without a negative": (
         {"conditions": GIVEN, "guidance": 3.0},

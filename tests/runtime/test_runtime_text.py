@@ -66,9 +66,10 @@ def test_text_is_guided_away_from_the_negative(pipeline: Pipeline) -> None:
         ({"encoder_hidden_states": PROMPT[..., :2]}, ArrayError, "encoder_hidden_states does not fit"),
         ({"encoder_hidden_states": PROMPT.astype(int)}, ArrayError, "encoder_hidden_states does not fit"),
         ({"encoder_hidden_states": PROMPT * np.nan}, ArrayError, "holds NaN"),
+        ({"encoder_hidden_states": PROMPT, "negative_hidden_states": NEGATIVE}, OptionError, "no scale of guidance"),
         ({"encoder_hidden_states": PROMPT, "guidance": 2.0}, OptionError, "not trained for guidance"),
         (
-            {"encoder_hidden_states": PROMPT, "negative_hidden_states": NEGATIVE[:, :4]},
+            {"encoder_hidden_states": PROMPT, "negative_hidden_states": NEGATIVE[:, :4], "guidance": 2.0},
             ArrayError,
             "the negative encoder_hidden_states and the condition encoder_hidden_states have different sizes",
         ),

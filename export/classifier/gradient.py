@@ -1,0 +1,191 @@
+"""The gradient of log p(y | x_t) in x_t: as a module, and traced to a graph of forward operators."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from onnxscript import ir
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from dpmrt.errors import ExportError
+from dpmrt.export.classifier.adjoints import decompositions
+from dpmrt.export.classifier.load import ClassifierSource
+from dpmrt.export.classifier.whereabouts import raised_at, whereabouts
+from dpmrt.export.onnx_text import quietly, strip
+from dpmrt.export.tracing import OPSET
+
+INPUTS = ("sample", "timestep", "class_labels")
+OUTPUT = "gradient"
+
+_TRACED_BATCH = 3
+_OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'|\b((?:aten|prims)[.:]{1,2}\w+)")
+
+
+class LogProbabilityGradient(torch.nn.Module):  # type: ignore[misc]
+    """d log softmax(classifier(x, t))[y] / dx for every sample of a batch."""
+
+    def __init__(self, classifier: Any) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
+        """Return the gradient, in the shape of the sample."""
+        with torch.enable_grad():
+            x = sample.detach().requires_grad_()
+            log_p = torch.log_softmax(self.classifier(x, timestep), dim=-1)
+            # Not gathered: the gradient of that is a scatter that adds, which TensorRT itself does not do.
+            asked = class_labels[:, None] == torch.arange(log_p.shape[-1])
+            # Samples of a batch do not influence one another, so the sum's gradient is each one's own.
+            total = torch.where(asked, log_p, 0.0).sum()
+            (gradient,) = torch.autograd.grad(total, x) if total.requires_grad else (torch.zeros_like(x),)
+        return gradient
+
+
+def examples(source: ClassifierSource, batch: int, *, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Return noise, times up to 999 and labels, as the classifier of `source` takes them."""
+    generator = torch.Generator().manual_seed(seed)
+    sample = torch.randn((batch, *source.sample_shape), generator=generator)
+    timestep = torch.rand(batch, generator=generator) * 999
+    return sample, timestep, (torch.arange(batch) + seed) % source.classes
+
+
+def trace_gradient(source: ClassifierSource) -> ir.Model:
+    """Trace the gradient of a classifier to an ONNX graph with a free batch axis."""
+    module = LogProbabilityGradient(source.model).eval()
+    _check(source, module)
+    with quietly() as said, _plain_attention():
+        try:
+            forward_only = make_fx(
+                module, decomposition_table=decompositions(), tracing_mode="symbolic", _allow_non_fake_inputs=True
+            )(*_symbolic(examples(source, _TRACED_BATCH)))
+        except Exception as error:
+            raise _untraceable(source, error, said) from error
+        left = [str(node.target) for node in forward_only.graph.nodes if "_backward" in str(node.target)]
+        if left:
+            raise _unsupported(source, left[0])
+        batch = torch.export.Dim("batch")
+        try:
+            program = torch.onnx.export(
+                forward_only,
+                examples(source, _TRACED_BATCH),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
+                input_names=list(INPUTS),
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
+            raise _untraceable(source, error.__cause__ or error, said) from error
+    strip(program.model)
+    return program.model
+
+
+def _check(source: ClassifierSource, module: LogProbabilityGradient) -> None:
+    """Refuse a classifier that is none: of another signature or output, or with no gradient in x."""
+    inputs = examples(source, _TRACED_BATCH)
+    called = f"classifier(x, t) with x {tuple(inputs[0].shape)} and t {tuple(inputs[1].shape)}"
+    try:
+        with torch.no_grad():
+            logits = source.model(*inputs[:2])
+    except Exception as error:
+        raise ExportError(
+            "the classifier cannot be called",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"{called} to give logits",
+            fix="mend the sample shape, or have the factory wrap the network in a module that is called so",
+        ) from error
+    expected = (_TRACED_BATCH, source.classes)
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ExportError(
+            "the classifier does not give a logit for each class",
+            got=got,
+            expected=f"shape {expected}, from {called}",
+            fix="mend the number of classes, or have the factory return a module that gives logits",
+        )
+    try:
+        gradient = module(*inputs)
+    except RuntimeError as error:
+        raise ExportError(
+            "the classifier has no gradient in x",
+            got=error,
+            expected="logits that depend on x through differentiable operators",
+        ) from error
+    if not gradient.isfinite().all():
+        raise ExportError("the classifier's gradient is not finite", got="NaN or infinity", expected="numbers")
+    if not gradient.any():
+        raise ExportError(
+            "the classifier has no gradient in x",
+            got="zero everywhere",
+            expected="logits that depend on x through differentiable operators",
+            fix="remove detach(), no_grad() and rounding between x and the logits",
+        )
+    alone = module(*(tensor[:1] for tensor in inputs))
+    change = float((alone - gradient[:1]).abs().max())
+    if change > 1e-3 * float(gradient.abs().max()):
+        raise ExportError(
+            "the classifier's gradient for a sample depends on the rest of its batch, or on chance",
+            got=f"a difference of {change:.1e} between batches 1 and {_TRACED_BATCH}",
+            expected="the same gradient",
+            fix="remove statistics over the batch and dropout that stay on in eval mode",
+        )
+
+
+def _symbolic(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return fakes of the inputs, of which the batch alone is a symbol: every other size stays a number."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    return [
+        mode.from_tensor(
+            tensor,
+            symbolic_context=StatelessSymbolicContext(
+                dynamic_sizes=[DimDynamic.DUCK] + [DimDynamic.STATIC] * (tensor.ndim - 1)
+            ),
+        )
+        for tensor in inputs
+    ]
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    # The fused kernels have backward operators of their own, which nothing but torch has.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _unsupported(source: ClassifierSource, operator: str) -> ExportError:
+    return ExportError(
+        "an operator's gradient cannot be exported",
+        got=f"{operator}{whereabouts(source, operator)}",
+        expected=f"a gradient of operators that ONNX has at opset {OPSET}",
+        fix="write this part of the classifier with other operators",
+    )
+
+
+def _untraceable(source: ClassifierSource, error: BaseException, said: Sequence[str]) -> ExportError:
+    named = _OPERATOR.search(str(getattr(error, "func", "")) or str(error))
+    operator = next(filter(None, named.groups()), "") if named else ""
+    # What torch adds below is how to debug torch.
+    reason = str(error).strip().partition("\n\n")[0]
+    return ExportError(
+        "torch cannot trace the classifier's gradient",
+        got="\n".join(
+            [
+                f"{type(error).__name__}: {reason}{whereabouts(source, operator) or raised_at(error)}",
+                *dict.fromkeys(said),
+            ]
+        ),
+        expected=f"a network of operators that ONNX has at opset {OPSET}, with no branch on values",
+    )

@@ -1,0 +1,151 @@
+"""A classifier's gradient as a part of a bundle: written, held against torch, described, matched with the UNet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from dpmrt.engines import Guidance, Network, TensorSpec
+from dpmrt.errors import ExportError
+from dpmrt.export.classifier.gradient import INPUTS, LogProbabilityGradient, examples, trace_gradient
+from dpmrt.export.classifier.load import ClassifierSource
+from dpmrt.export.onnx_files import EXTERNAL_ABOVE, write_onnx
+
+FOLDER = "classifier"
+CONFIG_NAME = "config.json"
+#: the norm of the difference from torch's gradient over that of the gradient
+TOLERANCE = 1e-5
+
+_CHECKED_BATCHES = (1, 2, 5)
+_CHECKED_TIMES = (0.0, 250.0, 500.5, 999.0, None)
+
+
+def export_classifier(
+    source: ClassifierSource, folder: str | Path, *, external_above: int = EXTERNAL_ABOVE
+) -> Network:
+    """Write `classifier/model.onnx` and its config.json into a bundle's folder, and return their description.
+
+    The graph is held against torch.autograd at several batches and times; a relative error above TOLERANCE, or
+    whatever else fails, leaves no files.
+
+        export_classifier(load_classifier_source("engines/checkpoints/digits-classifier"), scratch)
+    """
+    graph = trace_gradient(source)
+    target = Path(folder) / FOLDER
+    if target.exists():
+        raise ExportError("a classifier is there already", got=target, expected="a bundle's folder without one")
+    target.mkdir()
+    try:
+        written = write_onnx(graph, target, external_above=external_above)
+        (target / CONFIG_NAME).write_text(
+            json.dumps(source.config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        check_gradient(written.graph, source)
+    except BaseException:
+        for path in target.iterdir():
+            path.unlink()
+        target.rmdir()
+        raise
+    return Network(
+        path=f"{FOLDER}/{written.graph.name}",
+        inputs=(
+            TensorSpec("sample", "sample", "float32", ("batch", *source.sample_shape)),
+            TensorSpec("timestep", "timestep", "float32", ("batch",)),
+            TensorSpec("class_labels", "class_labels", "int64", ("batch",)),
+        ),
+        outputs=(TensorSpec("gradient", "gradient", "float32", ("batch", *source.sample_shape)),),
+        data=(f"{FOLDER}/{written.data.name}",) if written.data else (),
+        config=f"{FOLDER}/{CONFIG_NAME}",
+    )
+
+
+def check_gradient(path: Path, source: ClassifierSource) -> float:
+    """Return the largest relative error of the graph against torch.autograd; refuse one above TOLERANCE."""
+    run = _runner(path)
+    module = LogProbabilityGradient(source.model)
+    worst = 0.0
+    for batch in _CHECKED_BATCHES:
+        for seed, time in enumerate(_CHECKED_TIMES):
+            sample, timestep, _ = examples(source, batch, seed=seed)
+            timestep = timestep if time is None else torch.full_like(timestep, time)
+            inputs = (sample, timestep, _unlikely(source, sample, timestep))
+            expected = module(*inputs).numpy()
+            error = _relative_error(run(inputs), expected)
+            if not error <= TOLERANCE:
+                raise ExportError(
+                    "the exported gradient is not that of torch",
+                    got=f"a relative error of {error:.2e} at batch {batch}, times {timestep.tolist()}",
+                    expected=f"at most {TOLERANCE:.0e}",
+                    fix="report the classifier's modules and the versions of torch and onnxscript",
+                )
+            worst = max(worst, error)
+    return worst
+
+
+def check_fits(unet: Network, classifier: Network, classes: int, guidance: Guidance | None) -> None:
+    """Refuse a classifier of other samples or fewer classes than the UNet's."""
+    taken = classifier.sample_shape
+    fixed = [(own, size) for own, size in zip(taken, unet.sample_shape) if isinstance(size, int)]
+    if len(taken) != len(unet.sample_shape) or any(own != size for own, size in fixed):
+        raise ExportError(
+            "the classifier reads other samples than the UNet makes",
+            got=f"samples of shape {taken}",
+            expected=f"samples of shape {unet.sample_shape}",
+            fix="take a classifier that was trained on noisy samples of this UNet's kind",
+        )
+    if guidance is not None and guidance.classes != classes:
+        raise ExportError(
+            "the classifier knows other classes than the UNet",
+            got=f"{classes} classes",
+            expected=f"{guidance.classes} classes, as the guidance has",
+            fix="take a classifier that was trained on the same labels",
+        )
+
+
+def _unlikely(source: ClassifierSource, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    # The gradient for the class that a sample is taken for may vanish, and its relative error means nothing then.
+    with torch.no_grad():
+        return source.model(sample, timestep).argmin(dim=-1)
+
+
+def _relative_error(got: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    if got.shape != expected.shape:
+        return float("inf")
+    difference = float(np.linalg.norm((got - expected).astype(np.float64)))
+    return difference / float(np.linalg.norm(expected.astype(np.float64))) if difference else 0.0
+
+
+def _runner(path: Path) -> Callable[[Sequence[torch.Tensor]], np.ndarray[Any, Any]]:
+    """Return the graph as a function; what ONNX Runtime refuses, at once or when called, is an ExportError."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with _valid():
+        onnx.checker.check_model(str(path))
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Sequence[torch.Tensor]) -> np.ndarray[Any, Any]:
+        with _valid():
+            answer: list[np.ndarray[Any, Any]] = session.run(None, {n: x.numpy() for n, x in zip(INPUTS, inputs)})
+        return answer[0]
+
+    return run
+
+
+@contextlib.contextmanager
+def _valid() -> Iterator[None]:
+    failures = onnxruntime.capi.onnxruntime_pybind11_state
+    refused = (failures.Fail, failures.NotImplemented, failures.InvalidArgument, failures.RuntimeException)
+    try:
+        yield
+    except (onnx.checker.ValidationError, *refused, RuntimeError) as error:
+        raise ExportError(
+            "ONNX Runtime cannot compute the exported gradient", got=error, expected="a graph that loads and runs"
+        ) from error

@@ -1,0 +1,106 @@
+"""How far each tensor of a rounded graph is from the same tensor without rounding, all in one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxscript import ir
+
+_PREFIX = "rounded/"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A graph that gives three numbers for each tensor of `points`: error, size and largest magnitude."""
+
+    model: ir.Model
+    points: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Readings:
+    """For each point: the relative error of the rounded tensor, and the largest magnitude of the exact one."""
+
+    points: tuple[str, ...]
+    error: NDArray[np.float64]
+    largest: NDArray[np.float64]
+
+    def worst_of(self, other: Readings | None) -> Readings:
+        """Return the larger numbers of two readings."""
+        if other is None:
+            return self
+        return Readings(self.points, np.fmax(self.error, other.error), np.fmax(self.largest, other.largest))
+
+
+def build_probe(reference: ir.Model, rounded: ir.Model, points: list[str]) -> Probe:
+    """Join a graph and its rounded twin over the same inputs and weights, and measure the values in `points`."""
+    model = reference.clone()
+    graph = model.graph
+    twin = rounded.clone().graph
+    shared = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
+    exact = {value.name: value for node in graph for value in node.outputs}
+    for value in (*twin.inputs, *twin.initializers.values()):
+        own = shared[value.name]
+        for node, index in list(value.uses()):
+            node.replace_input_with(index, own)
+    moved = list(twin)
+    twin.outputs.clear()
+    twin.remove(moved)
+    other = {}
+    for node in moved:
+        node.name = f"{_PREFIX}{node.name}"
+        for value in node.outputs:
+            other[value.name] = value
+            value.name = f"{_PREFIX}{value.name}"
+    graph.extend(moved)
+    graph.outputs.clear()
+    empty = _constant(graph, "probe/shape", np.array([1], np.int64))
+    rows: list[list[ir.Value]] = [[], [], []]
+    for number, point in enumerate(points):
+        a, b = exact[point], other[point]
+        difference = _node(graph, "Sub", [b, a], f"probe/{number}/difference")
+        measured = (
+            _node(graph, "ReduceSumSquare", [difference], f"probe/{number}/error", keepdims=0),
+            _node(graph, "ReduceSumSquare", [a], f"probe/{number}/size", keepdims=0),
+            _node(
+                graph,
+                "ReduceMax",
+                [_node(graph, "Abs", [a], f"probe/{number}/abs")],
+                f"probe/{number}/most",
+                keepdims=0,
+            ),
+        )
+        for row, value in zip(rows, measured):
+            row.append(_node(graph, "Reshape", [value, empty], f"{value.name}/one"))
+    for name, row in zip(("error", "size", "largest"), rows):
+        out = _node(graph, "Concat", row, name, axis=0)
+        out.type = ir.TensorType(ir.DataType.FLOAT)
+        out.shape = ir.Shape([len(points)])
+        graph.outputs.append(out)
+    return Probe(model, tuple(points))
+
+
+def read(points: tuple[str, ...], outputs: list[NDArray[np.float32]]) -> Readings:
+    """Return what a run of a probe says; what is no number counts as infinitely wrong."""
+    error, size, largest = (np.asarray(values, np.float64) for values in outputs)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        relative = np.sqrt(error / np.where(size > 0, size, 1.0))
+    return Readings(
+        points, np.where(np.isnan(relative), np.inf, relative), np.where(np.isnan(largest), np.inf, largest)
+    )
+
+
+def _node(graph: ir.Graph, op: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Value:
+    node = ir.Node("", op, inputs, [ir.AttrInt64(k, v) for k, v in attributes.items()], num_outputs=1, name=name)
+    node.outputs[0].name = name
+    graph.append(node)
+    return node.outputs[0]
+
+
+def _constant(graph: ir.Graph, name: str, array: NDArray[np.int64]) -> ir.Value:
+    value = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(array.shape))
+    value.const_value = ir.Tensor(array, name=name)
+    graph.register_initializer(value)
+    return value
