@@ -15,7 +15,7 @@ from dpmrt.export.torch_sampler import EXTRA_CHANNELS, Condition
 
 _LABELS, _TEXT = "class_labels", "encoder_hidden_states"
 # What a text or picture encoder gives also for an empty prompt.
-_ENCODED = (_TEXT, "text_embeds", "image_embeds", "image_embeddings")
+_ENCODED = (_TEXT, "text_embeds", "image_embeds", "image_embeddings", "class_embeds")
 _FOLDED_SCALE = 7.5
 _SEEDS = 2**64
 

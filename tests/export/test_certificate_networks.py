@@ -16,7 +16,7 @@ from tiny_networks import TINY, save_scheduler
 from dpmrt.engines import Axis, Guidance, TensorSpec, read_manifest
 from dpmrt.errors import OptionError
 from dpmrt.export import export_bundle, load_source, verify
-from dpmrt.export.bundle import draft_manifest, read_scheduler
+from dpmrt.export.bundle import draft_manifest, make_plan, read_scheduler
 from dpmrt.export.certificate import BackendRunner, TorchRunner
 from dpmrt.export.certificate.cases import another_size, case_shapes, make_cases
 from dpmrt.export.certificate.conditions import guidance_scale, make_condition, request
@@ -177,7 +177,8 @@ def test_sizes_of_calls() -> None:
 
 def drafted(source: Source, tmp_path: Path, **options: Any) -> Any:
     scheduler = read_scheduler(source, save_scheduler(tmp_path))
-    return draft_manifest(source, scheduler, tmp_path / "bundle", **options)
+    plan = make_plan(source, "fp32", **options)
+    return draft_manifest(plan, scheduler, tmp_path / "bundle", **options)
 
 
 def test_guidance_within_the_graph(tmp_path: Path) -> None:
@@ -205,6 +206,16 @@ def test_guidance_within_the_graph(tmp_path: Path) -> None:
     asked = request(folded, condition)
     assert sorted(asked) == ["encoder_hidden_states", "guidance", "negative_hidden_states"]
     assert not np.array_equal(asked["encoder_hidden_states"], asked["negative_hidden_states"])
+
+
+def test_a_bundle_with_guidance_within_the_graph(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = UNet2DConditionModel(in_channels=4, out_channels=4, **CROSS, **TINY)
+    bundle = export_bundle(save(network, tmp_path / "source"), tmp_path / "bundle", fold=True)
+    report = verify(bundle, steps=2, plot=False)
+    assert report.options["guidance"] == 7.5
+    assert report.passed, report.backends[0].failures
+    assert verify(bundle, steps=2, guidance=0.0, plot=False).passed
 
 
 def test_the_label_for_no_class_within_the_graph(tmp_path: Path) -> None:
