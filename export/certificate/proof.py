@@ -144,7 +144,8 @@ def _expected(
         progress=lambda done, total: tell(f"torch: {TRAJECTORY}", done, total),
     )
     peak = peak_of(manifest.data_range, trajectory.states[-1])
-    limits = limits_of(manifest.unet.precision.kind, tolerance)
+    folded = guidance if manifest.unet.folded_guidance else None
+    limits = limits_of(manifest.unet.precision.kind, tolerance, folded_scale=folded)
     return Expected(cases, outputs, condition, trajectory, plan, peak, limits), source.weights_sha256
 
 
