@@ -9,7 +9,19 @@ from dpmrt.engines.manifest import (
     record_file,
     write_manifest,
 )
-from dpmrt.engines.parity import PARITY_NAME, ParityReport, StepDrift, read_parity, write_parity
+from dpmrt.engines.parity import (
+    DRIFT_NAME,
+    PARITY_NAME,
+    PARITY_VERSION,
+    BackendParity,
+    CallParity,
+    Limits,
+    ParityReport,
+    Peak,
+    StepDrift,
+    read_parity,
+    write_parity,
+)
 from dpmrt.engines.schema import (
     NEGATIVE,
     PRECISIONS,
@@ -39,9 +51,15 @@ __all__ = [
     "FileRecord",
     "Guidance",
     "Manifest",
+    "DRIFT_NAME",
     "PARITY_NAME",
+    "PARITY_VERSION",
+    "BackendParity",
+    "CallParity",
+    "Limits",
     "Network",
     "ParityReport",
+    "Peak",
     "StepDrift",
     "read_parity",
     "write_parity",

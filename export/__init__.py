@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dpmrt.export.bundle import export_bundle
-    from dpmrt.export.parity import verify
+    from dpmrt.export.certificate import verify
     from dpmrt.export.sources import Source, load_source
     from dpmrt.export.trace import trace_scheduler
 
@@ -18,7 +18,7 @@ _HOMES = {
     "export_bundle": "dpmrt.export.bundle",
     "load_source": "dpmrt.export.sources",
     "trace_scheduler": "dpmrt.export.trace",
-    "verify": "dpmrt.export.parity",
+    "verify": "dpmrt.export.certificate",
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 
 from dpmrt.engines import (
+    DRIFT_NAME,
     FORMAT_VERSION,
     MANIFEST_NAME,
     PARITY_NAME,
@@ -208,7 +209,7 @@ def bundle_files(bundle: Path) -> tuple[str, ...]:
         named = msgspec.json.decode((bundle / MANIFEST_NAME).read_bytes(), type=_Files).files
     except (msgspec.DecodeError, RecursionError):
         return ()
-    return (*(name for name in named if not name.endswith("/")), MANIFEST_NAME, PARITY_NAME, ENGINES)
+    return (*(name for name in named if not name.endswith("/")), MANIFEST_NAME, PARITY_NAME, DRIFT_NAME, ENGINES)
 
 
 def read_scheduler(source: Source, scheduler: str | Path | None = None) -> dict[str, Any]:

@@ -18,11 +18,15 @@ from dpmrt.export.schedulers import scheduler_class
 from dpmrt.export.sources import Source
 
 Array = NDArray[np.float32]
+Tensors = Mapping[str, torch.Tensor]
+
+#: the condition that stands behind the state's channels in the network's sample
+EXTRA_CHANNELS = "extra_channels"
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the network is told beside sample and time; with `guidance`, classifier-free against `null`."""
+    """What the network is told beside state and time, by role; with `guidance`, classifier-free against `null`."""
 
     wanted: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     null: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -47,17 +51,18 @@ def sample_with_torch(
     batch: int,
     seed: int,
     condition: Condition | None = None,
+    sizes: Mapping[str, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trajectory:
-    """Sample as a diffusers pipeline does, and record it."""
+    """Sample as a diffusers pipeline does, and record it; `sizes` are those of open axes that are not the usual."""
     scheduler = scheduler_class(scheduler_config).from_config(dict(scheduler_config))
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
-    shape = (batch, *source.interface.state_shape())
+    shape = (batch, *source.interface.state_shape(**(sizes or {})))
     x_T = torch.randn(shape, generator=generator)
     x = x_T * getattr(scheduler, "init_noise_sigma", 1.0)  # flow-matching schedulers have none
     options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    predict = _predictor(source.model, condition or Condition())
+    predict = _predictor(source, condition or Condition())
     scale = getattr(scheduler, "scale_model_input", lambda sample, t: sample)
     states: list[Array] = []
     times = [float(t) for t in scheduler.timesteps]
@@ -78,18 +83,37 @@ def sample_with_torch(
     return Trajectory(x_T.numpy(), np.stack(noises) if noises else None, tuple(times), tuple(states))
 
 
-def _predictor(model: Any, condition: Condition) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    wanted = {name: torch.from_numpy(value) for name, value in condition.wanted.items()}
-    if condition.guidance is None:
-        return lambda x, t: model(x, t, **wanted, return_dict=False)[0]
-    scale = condition.guidance
-    both = {name: torch.cat([torch.from_numpy(condition.null[name]), value]) for name, value in wanted.items()}
-
-    def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        unguided, guided = model(torch.cat([x, x]), t, **both, return_dict=False)[0].chunk(2)
+def predict_guided(source: Source, wanted: Tensors, null: Tensors, scale: float) -> torch.Tensor:
+    """Return what classifier-free guidance makes of the network; a variance that it learned is not guided."""
+    both = {role: torch.cat([null[role], value]) if value.ndim else value for role, value in wanted.items()}
+    unguided, guided = source.predict(both).chunk(2)
+    interface = source.interface
+    axis = interface.channel_axis
+    sample = interface.input("sample")
+    taken = sample.shape[axis] if sample else None
+    if not isinstance(taken, int) or guided.shape[axis] <= taken:
         return unguided + scale * (guided - unguided)
+    base, moved = unguided.narrow(axis, 0, taken), guided.narrow(axis, 0, taken)
+    variance = guided.narrow(axis, taken, guided.shape[axis] - taken)
+    return torch.cat([base + scale * (moved - base), variance], axis)
 
-    return predict
+
+def _predictor(source: Source, condition: Condition) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    wanted = {role: torch.from_numpy(value) for role, value in condition.wanted.items()}
+    null = {role: torch.from_numpy(value) for role, value in condition.null.items()}
+    scale = condition.guidance
+    time = source.interface.input("timestep")
+
+    def inputs(x: torch.Tensor, t: torch.Tensor, told: Tensors) -> dict[str, torch.Tensor]:
+        others = dict(told)
+        extra = others.pop(EXTRA_CHANNELS, None)
+        sample = x if extra is None else torch.cat([x, extra], source.interface.channel_axis)
+        moment = t.to(torch.float32).expand(len(x) if time and time.shape else ())
+        return {"sample": sample, "timestep": moment, **others}
+
+    if scale is None:
+        return lambda x, t: source.predict(inputs(x, t, wanted))
+    return lambda x, t: predict_guided(source, inputs(x, t, wanted), inputs(x, t, null), scale)
 
 
 @contextlib.contextmanager

@@ -1,97 +1,144 @@
-"""`dpmrt verify`: a bundle beside its torch network, step by step."""
+"""`dpmrt verify`: a bundle beside its torch network, call by call and step by step."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dpmrt.errors import OptionError
+
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from dpmrt.engines.parity import ParityReport
+    from rich.progress import Progress, TaskID
 
 
-@click.command("verify", short_help="Compare a bundle with its torch network over a whole trajectory.")
+@click.command("verify", short_help="Compare a bundle with its torch network: single calls and whole trajectories.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--against", type=click.Path(path_type=Path), help="Folder of the torch network.  [default: where it came from]"
 )
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    help="What runs the bundle's network; repeatable.  [default: all that can]",
+)
 @click.option("--steps", type=int, help="Sampling steps.  [default: the bundle's]")
 @click.option("--batch", default=2, show_default=True, help="Samples at a time.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the noise.")
+@click.option("--seed", default=0, show_default=True, help="Seed of inputs and noise.")
+@click.option("--shape", metavar="SIZES", help="Shape of one sample, as 4,64,96.  [default: the bundle's]")
 @click.option("--guidance", type=float, help="Guidance scale.  [default: the bundle's]")
-@click.option("--tolerance", default=1e-4, show_default=True, help="Largest relative drift at the end that passes.")
-@click.option("--backend", default="onnxruntime", show_default=True, help="What runs the bundle's network.")
+@click.option(
+    "--tolerance", type=float, help="Largest relative drift at the end that passes.  [default: 1e-4 in fp32]"
+)
 @click.option(
     "--write/--no-write",
     default=None,
-    help="Keep the result in the bundle's parity.json.  [default: unless the bundle ships with dpmrt]",
+    help="Keep parity.json and drift.png in the bundle.  [default: unless the bundle ships with dpmrt]",
 )
+@click.option("--plot", type=click.Path(path_type=Path), help="Write the drift as a picture to this file, .png.")
+@click.option("--no-plot", is_flag=True, help="Draw no picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     bundle: Path,
     against: Path | None,
+    backends: tuple[str, ...],
     steps: int | None,
     batch: int,
     seed: int,
+    shape: str | None,
     guidance: float | None,
-    tolerance: float,
-    backend: str,
+    tolerance: float | None,
     write: bool | None,
+    plot: Path | None,
+    no_plot: bool,
+    as_json: bool,
 ) -> None:
-    """Sample from BUNDLE and from the torch network it came from, with the same noise, and compare every step.
+    """Compare BUNDLE with the torch network it came from, on every backend that runs it here.
 
-    The result is written to parity.json in the bundle, unless the bundle ships with dpmrt.
-    The exit code is 1 when the two have drifted apart.
+    First single calls, over shapes, times and random inputs; then whole trajectories with the same noise. The report
+    is written to parity.json in the bundle and drawn in drift.png beside it, unless the bundle ships with dpmrt.
+    The exit code is 1 when one of the numbers is beyond its limit.
 
     \b
     Examples:
       dpmrt verify engines/digits
-      dpmrt verify engines/digits --steps 50 --guidance 4
+      dpmrt verify engines/digits --steps 50 --guidance 4 --plot drift.png
       dpmrt verify bundles/cifar --against ddpm-cifar10-32 --no-write
+      dpmrt verify bundles/sd-fp16 --backend emulated --json
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from dpmrt.export.extras import require_export
 
     require_export()
 
-    from dpmrt.export.parity import verify, writes_parity
+    import msgspec
+
+    from dpmrt.export.certificate import verify, writes_parity
+    from dpmrt.export.cli.report import print_report
     from dpmrt.runtime.bundle import find_bundle
 
-    with Progress(console=Console(file=sys.stderr), transient=True) as bars:
-        tasks = {side: bars.add_task(f"Sampling with {side}", total=None) for side in ("torch", "bundle")}
+    with _bars() as bars:
         report = verify(
             bundle,
             against=against,
+            backends=backends,
             steps=steps,
             batch=batch,
             seed=seed,
+            shape=_parse_shape(shape),
             guidance=guidance,
             tolerance=tolerance,
-            backend=backend,
             write=write,
-            progress=lambda side, done, total: bars.update(tasks[side], completed=done, total=total),
+            plot=_picture(plot, no_plot),
+            progress=_progress(bars),
         )
-    _print_report(Console(), report)
-    if write is None and not writes_parity(find_bundle(bundle), write):
-        click.echo("The bundle ships with dpmrt; its parity.json was left as it is. --write replaces it.")
+    root = find_bundle(bundle)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        print_report(str(bundle), report)
+        if write is None and not writes_parity(root, write):
+            click.echo("\nThe bundle ships with dpmrt; its parity.json was left as it is. --write replaces it.")
     if not report.passed:
         raise SystemExit(1)
 
 
-def _print_report(console: Console, report: ParityReport) -> None:
-    from rich.table import Table
+def _bars() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    options = ", ".join(f"{name} {value:g}" for name, value in report.options.items() if value is not None)
-    table = Table(title=f"{report.backend} beside torch: {report.scheduler}, {options}", title_justify="left")
-    for heading in ("step", "t", "rms", "max difference", "relative drift"):
-        table.add_column(heading, justify="right")
-    for index, row in enumerate(report.steps, start=1):
-        table.add_row(str(index), f"{row.t:g}", f"{row.rms:.4f}", f"{row.max_abs:.2e}", f"{row.drift:.2e}")
-    console.print(table)
-    verdict = "[green]PASS[/green]" if report.passed else "[red]FAIL[/red]"
-    console.print(f"{verdict}: relative drift {report.drift:.2e} at the end, tolerance {report.tolerance:.0e}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(file=sys.stderr), transient=True)
+
+
+def _progress(bars: Progress) -> Callable[[str, int, int], None]:
+    tasks: dict[str, TaskID] = {}
+
+    def tell(phase: str, done: int, total: int) -> None:
+        if phase not in tasks:
+            tasks[phase] = bars.add_task(phase, total=None, start=False)
+        if total:
+            bars.start_task(tasks[phase])
+            bars.update(tasks[phase], completed=done, total=total)
+
+    return tell
+
+
+def _picture(plot: Path | None, no_plot: bool) -> Path | bool:
+    if plot is not None and no_plot:
+        raise OptionError("--plot and --no-plot contradict each other", expected="one of them")
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise OptionError("the picture is a PNG", got=plot.name, expected="a name ending in .png")
+    return plot if plot is not None else not no_plot
+
+
+def _parse_shape(text: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            "--shape is no shape of a sample", got=repr(text), expected="whole numbers, as --shape 4,64,96"
+        ) from None

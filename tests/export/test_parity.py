@@ -46,12 +46,18 @@ def test_a_good_bundle_passes(bundle: Path) -> None:
     told: list[tuple[str, int, int]] = []
     report = verify(bundle, steps=6, progress=lambda *event: told.append(event))
     assert report.passed
+    assert report.drift is not None
     assert report.drift < 1e-5
-    assert [row.t for row in report.steps] == [999, 832, 666, 500, 333, 166]
-    assert all(0 <= row.drift < 1e-5 and row.rms > 0 for row in report.steps)
+    (ran,) = report.backends
+    assert [row.t for row in ran.steps] == [999, 832, 666, 500, 333, 166]
+    assert all(0 <= row.drift < 1e-5 and row.rms > 0 for row in ran.steps)
+    assert ran.onnx_sha256 == read_manifest(bundle).files[ran.graph].sha256
     assert report.options == {"steps": 6, "batch": 2, "seed": 0, "guidance": 2.0}
     assert read_parity(bundle) == report
-    assert told == [(side, index, 6) for side in ("torch", "bundle") for index in range(1, 7)]
+    phases = ["torch: single calls", "torch: trajectory", "onnxruntime: single calls", "onnxruntime: trajectory"]
+    sizes = [6, 6, 6, 6]
+    begun = [(phase, 0, 0) for phase in phases]
+    assert told == begun + [(p, done, n) for p, n in zip(phases, sizes) for done in range(1, n + 1)]
     assert "parity.json" not in read_manifest(bundle).files
     assert str(bundle.parent) not in (bundle / "parity.json").read_text()
 
@@ -91,7 +97,9 @@ def test_other_weights_fail(bundle: Path) -> None:
     with_other_weights(bundle)
     report = verify(bundle, steps=4)
     assert not report.passed
+    assert report.drift is not None
     assert report.drift > 1e-2
+    assert "trajectory: a relative drift of" in report.backends[0].failures[-1]
     result = CliRunner().invoke(command, [str(bundle), "--steps", "4"])
     assert result.exit_code == 1
     assert result.exception is None or isinstance(result.exception, SystemExit)
@@ -104,9 +112,13 @@ def test_other_weights_fail(bundle: Path) -> None:
 def test_command(bundle: Path) -> None:
     result = CliRunner().invoke(command, [str(bundle), "--steps", "4", "--no-write"])
     assert result.exit_code == 0, result.output
-    assert "PASS: relative drift" in result.stdout
-    assert "relative drift" in result.stdout
+    sections = [line for line in result.stdout.splitlines() if line.startswith("===")]
+    titles = ["Model", "Single calls", "Trajectory: onnxruntime", "Verdict"]
+    assert sections == [f"=== {title} ===" for title in titles]
+    assert "verdict:           PASS" in result.stdout
+    assert "drift 0.0001" in result.stdout
     assert not (bundle / "parity.json").exists()
+    assert not (bundle / "drift.png").exists()
 
 
 def test_a_seed_that_is_none_is_explained_at_the_prompt(bundle: Path) -> None:
@@ -167,7 +179,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[DpmrtError], str]] = {
     "guidance": ({"guidance": float("nan")}, OptionError, "guidance is not a scale(.|\n)*got: +nan"),
     "seed": ({"seed": 99999999999999999999}, OptionError, r"seed must be(.|\n)*0 to 2\*\*64 - 1"),
     "negative seed": ({"seed": -1}, OptionError, "seed must be"),
-    "backend": ({"backend": "abacus"}, OptionError, "unknown engine"),
+    "backend": ({"backends": ["abacus"]}, OptionError, "unknown engine"),
     "source": ({"against": "nowhere"}, DpmrtError, "no model folder here"),
 }
 
@@ -204,7 +216,7 @@ def test_a_full_disk_keeps_the_previous_report(bundle: Path, monkeypatch: pytest
         with pytest.raises(OutputError, match=r"cannot write into(.|\n)*the disk is full(.|\n)*--no-write"):
             verify(bundle, steps=5)
     assert (bundle / "parity.json").read_bytes() == before
-    assert sorted(os.listdir(bundle)) == ["dpmrt.json", "parity.json", "scheduler", "unet"]
+    assert sorted(os.listdir(bundle)) == ["dpmrt.json", "drift.png", "parity.json", "scheduler", "unet"]
 
 
 def test_a_damaged_report_is_explained(bundle: Path) -> None:
@@ -213,6 +225,6 @@ def test_a_damaged_report_is_explained(bundle: Path) -> None:
     (bundle / "parity.json").write_text(json.dumps({**report, "passed": "yes"}))
     with pytest.raises(BundleError, match=r"parity\.json cannot be read(.|\n)*\$\.passed(.|\n)*dpmrt verify BUNDLE"):
         read_parity(bundle)
-    (bundle / "parity.json").write_text(json.dumps({**report, "version": 2}))
+    (bundle / "parity.json").write_text(json.dumps({**report, "version": 3}))
     with pytest.raises(BundleError, match=r"parity\.json: unknown `version`"):
         read_parity(bundle)

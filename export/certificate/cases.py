@@ -1,0 +1,99 @@
+"""The single calls that a bundle is held against torch in: over shapes, times and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from dpmrt.engines import NEGATIVE, Axis, Manifest
+from dpmrt.export.certificate.conditions import opposed_roles
+from dpmrt.export.interfaces import Interface
+
+_BATCHES = (1, 3)
+_FRACTION = 0.37
+_SEEDS = 2**64
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: sizes of the open axes, the times of its rows, and a tensor for every role that the graph takes."""
+
+    sizes: dict[str, int]
+    times: tuple[float, ...]
+    seed: int
+    tensors: Mapping[str, torch.Tensor]
+
+    def __str__(self) -> str:
+        shape = ", ".join(f"{name} {size}" for name, size in self.sizes.items())
+        return f"{shape + ', ' if shape else ''}t = {', '.join(f'{t:g}' for t in self.times)}"
+
+
+def make_cases(
+    manifest: Manifest, interface: Interface, *, seed: int, last_time: float, guidance: float | None
+) -> list[Case]:
+    """Return the calls: at the first shape all four times, at each other shape two calls with rows of several."""
+    times: tuple[float, ...] = (0.0, _FRACTION, float(int(last_time / 2)), last_time)
+    time = manifest.unet.input("timestep")
+    if time is not None and "int" in time.dtype:
+        times = tuple(float(round(t)) for t in times)
+    first, *others = case_shapes(interface)
+    plan = [(first, start) for start in range(len(times))] + [(shape, s) for shape in others for s in (1, 3)]
+    return [
+        _case(manifest, interface, shape, times[start:] + times[:start], (seed + number) % _SEEDS, guidance)
+        for number, (shape, start) in enumerate(plan)
+    ]
+
+
+def case_shapes(interface: Interface) -> list[dict[str, int]]:
+    """Return sizes of the open axes: batches of 1 and 3 at the usual size, and each other axis at another size."""
+    usual = interface.sizes()
+    if "batch" not in usual:
+        shapes = [usual]
+    else:
+        taken = [batch for batch in _BATCHES if interface.axes["batch"].axis.takes(batch)]
+        shapes = [{**usual, "batch": batch} for batch in taken or [usual["batch"]]]
+    for name, entry in interface.axes.items():
+        if name != "batch" and (size := another_size(entry.axis)) is not None:
+            shapes.append({**shapes[0], name: size})
+    return shapes
+
+
+def another_size(axis: Axis) -> int | None:
+    """Return a size beside the usual one: half of it, or else the next.
+
+    >>> another_size(Axis(opt=64, min=8, multiple=8)), another_size(Axis(opt=8, min=8, multiple=8, max=16))
+    (32, 16)
+    """
+    half, step = axis.opt // 2 // axis.multiple * axis.multiple, axis.multiple
+    wished = (half, axis.opt - step, axis.opt + step)
+    return next((size for size in wished if size > 0 and axis.takes(size)), None)
+
+
+def _case(
+    manifest: Manifest,
+    interface: Interface,
+    sizes: dict[str, int],
+    times: tuple[float, ...],
+    seed: int,
+    guidance: float | None,
+) -> Case:
+    tensors = interface.examples(seed=seed, **sizes)
+    rows = tensors["timestep"].numel()
+    row_times = tuple(times[row % len(times)] for row in range(rows))
+    tensors["timestep"] = torch.tensor(row_times, dtype=torch.float32).reshape(tensors["timestep"].shape)
+    scale = manifest.unet.input("guidance_scale")
+    if scale is not None and guidance is not None:
+        other = interface.examples(seed=(seed + 1) % _SEEDS, **sizes)
+        for role in opposed_roles(manifest):
+            tensors[NEGATIVE + role] = null_of(manifest, role, other[role])
+        size = [axis if isinstance(axis, int) else len(tensors["sample"]) for axis in scale.shape]
+        tensors["guidance_scale"] = torch.full(size, guidance)
+    return Case(sizes, row_times, seed, tensors)
+
+
+def null_of(manifest: Manifest, role: str, other: torch.Tensor) -> torch.Tensor:
+    """Return what guidance moves away from: the label for no class, or else another draw."""
+    setup = manifest.guidance
+    return torch.full_like(other, setup.null_label) if role == "class_labels" and setup else other

@@ -1,0 +1,117 @@
+"""A verification on the terminal, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from dpmrt.engines import BackendParity, CallParity, Limits, ParityReport
+from dpmrt.runtime.cli.tables import print_table
+
+_KEY = 18
+
+
+def print_report(bundle: str, report: ParityReport) -> None:
+    """Print what was compared, the calls and the trajectory of each backend, and the verdict."""
+    _print_model(bundle, report)
+    _print_calls(report)
+    for backend in report.backends:
+        _print_trajectory(backend)
+    _print_verdict(report)
+
+
+def _print_model(bundle: str, report: ParityReport) -> None:
+    _head("Model")
+    _line("bundle", bundle)
+    _line("precision", report.precision)
+    _line("sample", " x ".join(str(size) for size in report.shape))
+    _line("scheduler", report.scheduler)
+    _line("options", ", ".join(f"{name} {value:g}" for name, value in report.options.items() if value is not None))
+    for backend in report.backends:
+        _line(backend.backend, f"{backend.graph}, SHA-256 {backend.onnx_sha256[:16]}")
+    _line("weights", f"SHA-256 {report.weights_sha256[:16]}")
+    _line("machine", report.machine)
+    _line("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items()))
+
+
+def _print_calls(report: ParityReport) -> None:
+    _head("Single calls")
+    rows: list[Sequence[str]] = []
+    for backend in report.backends:
+        rows += [_call_row(backend.backend, call, report.limits) for call in backend.calls]
+    print_table(("backend", "sizes", "t", "rms", "max error", "/ rms", "rms error / rms", ""), rows)
+    _line("limit", f"max error / rms at most {report.limits.call:.0e}" if report.limits.call else "none")
+
+
+def _call_row(name: str, call: CallParity, limits: Limits) -> tuple[str, ...]:
+    good = call.max_relative is not None and (limits.call is None or call.max_relative <= limits.call)
+    return (
+        name,
+        ", ".join(f"{axis} {size}" for axis, size in call.sizes.items()),
+        ", ".join(f"{t:g}" for t in call.times),
+        f"{call.rms:.4f}",
+        *(_number(value) for value in (call.max_abs, call.max_relative, call.rms_relative)),
+        "ok" if good else "FAIL",
+    )
+
+
+def _print_trajectory(backend: BackendParity) -> None:
+    _head(f"Trajectory: {backend.backend}")
+    rows = [
+        (
+            str(number),
+            f"{step.t:g}",
+            f"{step.rms:.4f}",
+            f"{step.max_abs:.2e}",
+            f"{step.drift:.2e}",
+            "equal" if step.psnr is None else f"{step.psnr:.1f}",
+        )
+        for number, step in enumerate(backend.steps, start=1)
+    ]
+    print_table(("step", "t", "rms", "max difference", "relative drift", "PSNR, dB"), rows)
+
+
+def _print_verdict(report: ParityReport) -> None:
+    _head("Verdict")
+    _line("limits", _limits(report))
+    for backend in report.backends:
+        worst = backend.worst_call
+        said = [
+            f"call {_number(worst.max_relative if worst else None)}",
+            f"drift {_number(backend.drift)}",
+            *([] if backend.psnr is None else [f"PSNR {backend.psnr:.1f} dB"]),
+        ]
+        _line(backend.backend, f"{', '.join(said)}: {_verdict(backend.passed)}")
+        for failure in backend.failures:
+            _line("", failure)
+    _line("verdict", _verdict(report.passed))
+
+
+def _limits(report: ParityReport) -> str:
+    limits = report.limits
+    said = [
+        *([] if limits.call is None else [f"call {limits.call:.0e}"]),
+        *([] if limits.drift is None else [f"drift {limits.drift:g}"]),
+        *([] if limits.psnr is None else [f"PSNR {limits.psnr:g} dB"]),
+    ]
+    if report.peak is not None:
+        source = "the data's range" if report.peak.of == "data_range" else "the range of torch's sample"
+        said.append(f"PSNR over {source}, {report.peak.width:.4g}")
+    return ", ".join(said)
+
+
+def _verdict(passed: bool) -> str:
+    return click.style("PASS", fg="green") if passed else click.style("FAIL", fg="red")
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2e}"
+
+
+def _head(title: str) -> None:
+    click.secho(f"\n=== {title} ===", bold=True)
+
+
+def _line(key: str, value: str) -> None:
+    click.echo(f"{key + ':' if key else '':<{_KEY}} {value}")
