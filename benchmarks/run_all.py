@@ -6,7 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("host_loop.py", "solver_steps.py", "trajectory.py", "overhead.py", "cold_start.py", "quality.py")
+SCRIPTS = (
+    "host_loop.py",
+    "solver_steps.py",
+    "trajectory.py",
+    "cifar_parity.py",
+    "large_export.py",
+    "overhead.py",
+    "cold_start.py",
+    "quality.py",
+)
 
 
 def main() -> None:

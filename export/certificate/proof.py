@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dpmrt.engines import DRIFT_NAME, PARITY_VERSION, Manifest, ParityReport, is_shipped, write_parity
 from dpmrt.errors import OptionError, OutputError
@@ -18,6 +20,7 @@ from dpmrt.export.certificate.measures import peak_of
 from dpmrt.export.certificate.reference import find_source, run_calls
 from dpmrt.export.certificate.sizes import sizes_of_shape
 from dpmrt.export.provenance import library_versions, utc_date
+from dpmrt.export.sources import Source
 from dpmrt.export.torch_sampler import sample_with_torch
 from dpmrt.files import atomic_write, check_writable
 from dpmrt.runtime import open_bundle
@@ -34,6 +37,8 @@ def verify(
     bundle: str | Path,
     *,
     against: str | Path | None = None,
+    spec: str | Path | Mapping[str, Any] | None = None,
+    weights: Path | None = None,
     backends: Sequence[str] | None = None,
     steps: int | None = None,
     batch: int = 2,
@@ -47,7 +52,8 @@ def verify(
 ) -> ParityReport:
     """Hold a bundle against its torch network, call by call and step by step, on every backend that can run it here.
 
-    `against` is the torch network's folder, by default the one that the manifest names. The verdict is in
+    `against` is the torch network's folder, by default the one that the manifest names; a factory needs its `spec`
+    again, and its `weights` where it had some. The verdict is in
     `report.passed`; the limits are those of the bundle's precision, with `tolerance` in place of the trajectory's
     relative drift. `shape` is one sample's, where the network leaves it open. `write` says whether parity.json and
     drift.png are written into the bundle: by default into any but those that ship with dpmrt. `plot` names another
@@ -70,9 +76,9 @@ def verify(
         for phase in (CALLS, TRAJECTORY):
             tell(f"{side}: {phase}", 0, 0)
     steps = opened.manifest.defaults.steps if steps is None else steps
-    expected, weights = _expected(
+    expected, digest = _expected(
         opened,
-        against,
+        functools.partial(find_source, opened.root, opened.manifest, against, spec, weights),
         tell,
         steps=steps,
         batch=batch,
@@ -91,7 +97,7 @@ def verify(
         scheduler=str(opened.scheduler_config["_class_name"]),
         options={"steps": steps, "batch": batch, "seed": seed, "guidance": scale},
         backends=tuple(entry.parity for entry in ran),
-        weights_sha256=weights,
+        weights_sha256=digest,
         date=utc_date(),
         versions=library_versions("torch", "diffusers", "numpy", "onnxruntime"),
         machine=processor(),
@@ -114,7 +120,7 @@ def writes_parity(bundle: Path, write: bool | None) -> bool:
 
 def _expected(
     opened: OpenBundle,
-    against: str | Path | None,
+    find: Callable[[], Source],
     tell: Progress,
     *,
     steps: int,
@@ -127,7 +133,7 @@ def _expected(
     """Run all in torch, and return it with the hash of the weights; the network is let go when this returns."""
     manifest, scheduler = opened.manifest, opened.scheduler_config
     plan = plan_from_diffusers(scheduler, steps)
-    source = find_source(opened.root, manifest, against)
+    source = find()
     sizes = sizes_of_shape(source.interface, shape)
     last = float(int(scheduler.get("num_train_timesteps", _TRAIN_TIMES)) - 1)
     cases = make_cases(manifest, source.interface, seed=seed, last_time=last, guidance=guidance)

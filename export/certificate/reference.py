@@ -12,17 +12,27 @@ from numpy.typing import NDArray
 
 from dpmrt.engines import NEGATIVE, Manifest, TensorSpec
 from dpmrt.errors import ExportError, OptionError, VerificationError
+from dpmrt.export.bundle import open_source
 from dpmrt.export.certificate.cases import Case
 from dpmrt.export.certificate.runners import TorchRunner
+from dpmrt.export.factory import is_factory
 from dpmrt.export.sources import Source, load_source
 from dpmrt.export.torch_sampler import predict_guided
 
 Tell = Callable[[int, int], None]
 
 
-def find_source(folder: Path, manifest: Manifest, against: str | Path | None) -> Source:
+def find_source(
+    folder: Path,
+    manifest: Manifest,
+    against: str | Path | None,
+    spec: Path | str | Mapping[str, Any] | None = None,
+    weights: Path | None = None,
+) -> Source:
     """Return the torch network that a bundle came from, or `against`, with its axes open as the bundle's are."""
-    source = load_source(against) if against is not None else _original(folder, manifest)
+    if against is None and spec is not None:
+        against = str(manifest.provenance.get("kind"))
+    source = open_source(against, None, spec, weights) if against is not None else _original(folder, manifest)
     try:
         source = source.shaped(_sizes(source, manifest), one_time=_one_time(manifest))
         theirs, ours = _described(source.interface.specs()[0]), _described(_told(manifest))
@@ -68,6 +78,13 @@ def _predictor(source: Source, manifest: Manifest) -> Callable[[Mapping[str, tor
 
 def _original(folder: Path, manifest: Manifest) -> Source:
     fix = "pass --against SOURCE (against=... in Python) with the folder of the network"
+    if is_factory(str(manifest.provenance.get("kind"))):
+        raise VerificationError(
+            "the torch network is made by a factory, which needs its spec again",
+            got=manifest.provenance["kind"],
+            expected="a spec, and weights where the export had them",
+            fix="pass --spec FILE, and --weights FILE (spec=..., weights=... in Python)",
+        )
     recorded = manifest.provenance.get("source")
     subfolder = manifest.provenance.get("subfolder")
     path = (folder / str(recorded)).resolve()

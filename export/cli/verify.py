@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 @click.command("verify", short_help="Compare a bundle with its torch network: single calls and whole trajectories.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
-    "--against", type=click.Path(path_type=Path), help="Folder of the torch network.  [default: where it came from]"
+    "--against",
+    type=click.Path(path_type=Path),
+    help="Folder of the torch network, or a factory.  [default: where it came from]",
 )
+@click.option("--spec", help="Spec of the network of a factory.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights of the network of a factory.")
 @click.option(
     "--backend",
     "backends",
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
 def command(
     bundle: Path,
     against: Path | None,
+    spec: str | None,
+    weights: Path | None,
     backends: tuple[str, ...],
     steps: int | None,
     batch: int,
@@ -84,6 +90,8 @@ def command(
         report = verify(
             bundle,
             against=against,
+            spec=spec,
+            weights=weights,
             backends=backends,
             steps=steps,
             batch=batch,
