@@ -14,10 +14,11 @@ _OURS = ("/torch/", "/dpmrt/", "/export/tracing.py", "/export/interfaces/", "/ex
 
 def operator_error(error: BaseException, program: Any, said: Iterable[str], opset: int) -> ExportError:
     """Return the error for what torch could not trace, or could trace and not translate to ONNX."""
-    reason = error
-    while reason.__cause__ is not None:
-        reason = reason.__cause__
-    node = _node(program, reason, error)
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    reason = chain[-1]
+    node = _node(program, *reversed(chain))
     place = _place(node.meta.get("stack_trace", "") if node is not None else _text(error, reason))
     module = _module(node)
     lines = [f"{type(reason).__name__}: {_first(str(reason))}"]
@@ -45,7 +46,7 @@ def _node(program: Any, *errors: BaseException) -> Any:
         return None
     text = "\n".join(str(error) for error in errors)
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
-    named = [node for node in calls if re.search(rf"%?\b{re.escape(node.name)}\b", text) and str(node.target) in text]
+    named = [node for node in calls if re.search(rf"%{re.escape(node.name)}\b", text) and str(node.target) in text]
     return next(iter(named), None) or next((node for node in calls if str(node.target) in text), None)
 
 
