@@ -90,6 +90,7 @@ def trace(
                 optimize=False,
                 verbose=False,
             )
+            program = traced.exported_program or program
             graph = traced.model
             _bind(graph, weights)
             optimizer.optimize_ir(graph, should_fold=lambda node: False if _reads_weight(node) else None)

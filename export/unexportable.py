@@ -9,6 +9,7 @@ from typing import Any
 from dpmrt.errors import ExportError
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)')
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _OURS = ("/torch/", "/dpmrt/", "/export/tracing.py", "/export/interfaces/", "/export/folding.py")
 
 
@@ -47,7 +48,9 @@ def _node(program: Any, *errors: BaseException) -> Any:
     text = "\n".join(str(error) for error in errors)
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     named = [node for node in calls if re.search(rf"%{re.escape(node.name)}\b", text) and str(node.target) in text]
-    return next(iter(named), None) or next((node for node in calls if str(node.target) in text), None)
+    known = next(iter(named), None) or next((node for node in calls if str(node.target) in text), None)
+    # torch.onnx calls the translation of NAME node_NAME.
+    return known or next((node for node in calls if f"'node_{node.name}'" in text), None)
 
 
 def _module(node: Any) -> str:
@@ -78,5 +81,5 @@ def _text(*errors: BaseException) -> str:
 
 
 def _first(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip()]
+    lines = [line for line in _ANSI.sub("", text).strip().splitlines() if line.strip()]
     return lines[0].strip() if lines else ""

@@ -182,7 +182,10 @@ CONTRADICTIONS: dict[str, tuple[Change, str]] = {
         r"the argument extras\.text, which two are passed as",
     ),
     "an argument that is given": (lambda s: s["arguments"].update(x=1), "the argument x, which two are passed as"),
-    "no shape": (lambda s: s["inputs"]["sample"].pop("shape"), r"does not follow its form(.|\n)*`shape`(.|\n)*\$\.inputs"),
+    "no shape": (
+        lambda s: s["inputs"]["sample"].pop("shape"),
+        r"not follow its form(.|\n)*`shape`(.|\n)*\$\.inputs",
+    ),
     "wrong type": (
         lambda s: s["inputs"]["sample"].update(dtype="float64"),
         r"does not follow its form(.|\n)*float64(.|\n)*dtype",
@@ -240,7 +243,7 @@ FACTORIES = {
     "tiny_factories:make_nothing": "makes no network(.|\n)*str(.|\n)*torch.nn.Module",
     "tiny_factories:NOT_A_SPEC": "the factory failed(.|\n)*not callable",
     "tiny_factories:nothing": "names nothing that can be imported(.|\n)*no attribute 'nothing'",
-    "no_such_module:make": "names nothing that can be imported(.|\n)*No module named 'no_such_module'(.|\n)*install it",
+    "no_such_module:make": "names nothing that can be imported(.|\n)*No module named(.|\n)*install it",
     "broken_beside:make": "names nothing that can be imported(.|\n)*SyntaxError",
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,11 @@ from diffusers import (
     UNetMotionModel,
     UNetSpatioTemporalConditionModel,
 )
+from onnxscript import ir
+
+from dpmrt.export.onnx_files import session_of
+from dpmrt.export.sources import Source
+from dpmrt.export.tracing import trace
 
 _COMMON: dict[str, Any] = {"layers_per_block": 1, "block_out_channels": (8, 8), "norm_num_groups": 4}
 _CROSS: dict[str, Any] = {
@@ -164,6 +171,31 @@ FAMILY: dict[str, Callable[[], Any]] = {
     "stable video": _stable_video,
     "picture to video": _picture_to_video,
 }
+
+
+#: axes that are closed by default, and traced open
+OPENED: dict[str, dict[str, str]] = {
+    "pictures": {"height": "free", "width": "free"},
+    "labels, learned variance": {"height": "free", "width": "free"},
+    "sequences": {"length": "free"},
+    "planner": {"length": "free"},
+    "film": {"height": "free", "width": "free"},
+}
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network with its graph, and that graph opened by ONNX Runtime."""
+
+    source: Source
+    graph: ir.Model
+    session: Any
+
+    @staticmethod
+    def of(source: Source, folder: Path) -> Traced:
+        graph = trace(source.skeleton, source.interface, source.weights)
+        ir.save(graph, folder / "model.onnx")
+        return Traced(source, graph, session_of(folder / "model.onnx"))
 
 
 def tiny(name: str, seed: int = 0) -> Any:
