@@ -29,7 +29,7 @@ def is_factory(name: str) -> bool:
 def load_factory(
     name: str,
     spec: Path | str | Mapping[str, Any] | None,
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     *,
     scheduler: Path | None = None,
 ) -> Source:
@@ -41,7 +41,8 @@ def load_factory(
     interface = interface_of_spec(described, where)
     factory = _named(name)
     try:
-        model = factory()
+        with _here_importable():
+            model = factory()
     except Exception as error:
         raise ExportError(
             "the factory failed", got=f"{name}: {type(error).__name__}: {error}", expected="a torch.nn.Module"
@@ -51,16 +52,18 @@ def load_factory(
     interface.check_forward(model)
     files: Mapping[str, torch.Tensor]
     if weights is not None:
+        weights = Path(weights)
         if not weights.is_file():
             raise ExportError("the weights are missing", got=weights, expected="a safetensors file")
         files = WeightFiles([weights])
-        check_weights(model, files, weights)
+        check_weights(model, files, name)
         digest = hash_file(weights)
     else:
         files = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
         digest = hashlib.sha256(safetensors_bytes({k: t.contiguous() for k, t in files.items()})).hexdigest()
     return Source(
-        skeleton=model.eval().requires_grad_(False),
+        # The graph is traced in fp32, whatever type the factory chose.
+        skeleton=model.float().eval().requires_grad_(False),
         kind=name,
         config={"_class_name": type(model).__name__, "factory": name},
         declared=interface,
@@ -102,10 +105,10 @@ def _named(name: str) -> Any:
     with _here_importable():
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:
             raise ExportError(
                 "this names nothing that can be imported",
-                got=f"{name}: {error}",
+                got=f"{name}: {type(error).__name__}: {error}",
                 expected="PACKAGE.MODULE:NAME, importable from here",
                 fix="run the command where the package is, or install it",
             ) from error

@@ -51,8 +51,10 @@ def fold_guidance(interface: Interface, null_label: int | None) -> tuple[Interfa
             elif entry.negated:
                 other = tensors[f"{NEGATIVE}{entry.role}"]
             both[entry.role] = torch.cat([tensor, other])
-        wanted, null = interface.call(model, both).chunk(2)
-        return _combine(wanted, null, tensors[_SCALE], interface)
+        # Two slices, as torch.onnx makes a sequence of a chunk of an open axis, which engines cannot read.
+        batch = tensors["sample"].shape[0]
+        result = interface.call(model, both)
+        return _combine(result[:batch], result[batch:], tensors[_SCALE], interface)
 
     return guided, forward
 

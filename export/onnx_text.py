@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ def quietly() -> Iterator[list[str]]:
 
     loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith(_CHATTY)]
     handlers = {handler for logger in [*loggers, logging.root] for handler in logger.handlers}
-    with warnings.catch_warnings(record=True) as caught:
+    # torch.export prints the graph of what it could not trace.
+    with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("always")
         for handler in handlers:
             handler.addFilter(collect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -9,7 +10,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -132,7 +133,7 @@ def _load(folder: Path, subfolder: str | None) -> Source:
     skeleton = _build(config, unet)
     interface = interface_of(config)
     weights = WeightFiles(files)
-    check_weights(skeleton, weights, files[0].parent)
+    check_weights(skeleton, weights, unet / "config.json")
     return Source(
         skeleton=skeleton.eval().requires_grad_(False),
         kind=config["_class_name"],
@@ -154,7 +155,8 @@ def source_of_model(model: Any) -> Source:
         raise _unsupported(name, "the model passed in")
     config = {"_class_name": name, "_diffusers_version": diffusers.__version__, **model.config}
     digest = hashlib.sha256(safetensors_bytes(model.state_dict(), metadata={"format": "pt"})).hexdigest()
-    own = copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
+    with _quiet_diffusers():
+        own = copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
     return Source(own, name, config, interface_of(config), own.state_dict(), digest)
 
 
@@ -267,11 +269,9 @@ def _unsupported(name: object, where: object) -> ExportError:
 
 
 def _build(config: Mapping[str, Any], unet: Path) -> Any:
-    level = diffusers.logging.get_verbosity()
-    diffusers.logging.set_verbosity_error()
     try:
         # The random weights that the class starts with are all replaced; the caller's random state is not.
-        with torch.random.fork_rng(devices=[]), empty_parameters():
+        with torch.random.fork_rng(devices=[]), empty_parameters(), _quiet_diffusers():
             return diffusers_class(config["_class_name"]).from_config(dict(config))
     except _BAD_CONFIG as error:
         raise ExportError(
@@ -279,6 +279,14 @@ def _build(config: Mapping[str, Any], unet: Path) -> Any:
             got=f"{unet / 'config.json'}: {type(error).__name__}: {error}",
             expected=f"the config of a {config['_class_name']} of diffusers {diffusers.__version__}",
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet_diffusers() -> Iterator[None]:
+    level = diffusers.logging.get_verbosity()
+    diffusers.logging.set_verbosity_error()
+    try:
+        yield
     finally:
         diffusers.logging.set_verbosity(level)
 

@@ -14,6 +14,7 @@ from onnxscript import ir, optimizer
 from dpmrt.errors import ExportError
 from dpmrt.export.interfaces import Interface
 from dpmrt.export.onnx_text import quietly, strip
+from dpmrt.export.translations import TRANSLATIONS
 from dpmrt.export.unexportable import operator_error
 from dpmrt.export.weights import LazyWeight, lazy_weight
 
@@ -23,6 +24,16 @@ OPSET = 20
 _TRACED = {"batch": 3, "tokens": 7, "frames": 5}
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _MODEL = "model."
+
+
+_FAILURES = (
+    torch.onnx.errors.OnnxExporterError,
+    ir.passes.PassError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
 
 
 class _Tensors(torch.nn.Module):  # type: ignore[misc]
@@ -73,16 +84,18 @@ def trace(
                 program,
                 dynamo=True,
                 opset_version=OPSET,
+                custom_translation_table=TRANSLATIONS,
                 input_names=[spec.name for spec in inputs],
                 output_names=[spec.name for spec in outputs],
                 optimize=False,
                 verbose=False,
             )
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            program = traced.exported_program or program
+            graph = traced.model
+            _bind(graph, weights)
+            optimizer.optimize_ir(graph, should_fold=lambda node: False if _reads_weight(node) else None)
+        except _FAILURES as error:
             raise operator_error(error, program, said, OPSET) from error
-        graph = traced.model
-        _bind(graph, weights)
-        optimizer.optimize_ir(graph, should_fold=lambda node: False if _reads_weight(node) else None)
     _fold_layout(graph)
     for value in list(graph.graph.initializers.values()):
         value.name = (value.name or "").removeprefix(_MODEL)

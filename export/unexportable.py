@@ -9,15 +9,17 @@ from typing import Any
 from dpmrt.errors import ExportError
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)')
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _OURS = ("/torch/", "/dpmrt/", "/export/tracing.py", "/export/interfaces/", "/export/folding.py")
 
 
 def operator_error(error: BaseException, program: Any, said: Iterable[str], opset: int) -> ExportError:
     """Return the error for what torch could not trace, or could trace and not translate to ONNX."""
-    reason = error
-    while reason.__cause__ is not None:
-        reason = reason.__cause__
-    node = _node(program, reason, error)
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    reason = chain[-1]
+    node = _node(program, *reversed(chain))
     place = _place(node.meta.get("stack_trace", "") if node is not None else _text(error, reason))
     module = _module(node)
     lines = [f"{type(reason).__name__}: {_first(str(reason))}"]
@@ -45,8 +47,10 @@ def _node(program: Any, *errors: BaseException) -> Any:
         return None
     text = "\n".join(str(error) for error in errors)
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
-    named = [node for node in calls if re.search(rf"%?\b{re.escape(node.name)}\b", text) and str(node.target) in text]
-    return next(iter(named), None) or next((node for node in calls if str(node.target) in text), None)
+    named = [node for node in calls if re.search(rf"%{re.escape(node.name)}\b", text) and str(node.target) in text]
+    known = next(iter(named), None) or next((node for node in calls if str(node.target) in text), None)
+    # torch.onnx calls the translation of NAME node_NAME.
+    return known or next((node for node in calls if f"'node_{node.name}'" in text), None)
 
 
 def _module(node: Any) -> str:
@@ -77,5 +81,5 @@ def _text(*errors: BaseException) -> str:
 
 
 def _first(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip()]
+    lines = [line for line in _ANSI.sub("", text).strip().splitlines() if line.strip()]
     return lines[0].strip() if lines else ""

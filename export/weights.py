@@ -113,12 +113,15 @@ def empty_parameters() -> Iterator[None]:
             setattr(torch.nn.init, name, function)
 
 
-def check_weights(skeleton: Any, weights: WeightFiles, where: Path) -> None:
-    """Refuse weights that are not those of the network, before anything is done with them."""
+def check_weights(skeleton: Any, weights: WeightFiles, network: object) -> None:
+    """Refuse weights that are not those of the network, before anything is done with them.
+
+    `network` says in errors where the network comes from.
+    """
     wanted = skeleton.state_dict()
     weights.rename(_former_names(weights, wanted))
-    _refuse("tensors are missing from the weights", wanted.keys() - weights.keys(), where)
-    _refuse("the weights hold tensors that the network has not", weights.keys() - wanted.keys(), where)
+    _refuse("tensors are missing from the weights", wanted.keys() - weights.keys(), network)
+    _refuse("the weights hold tensors that the network has not", weights.keys() - wanted.keys(), network)
     _refuse(
         "tensors have another shape than the config says",
         {
@@ -126,14 +129,14 @@ def check_weights(skeleton: Any, weights: WeightFiles, where: Path) -> None:
             for name, tensor in wanted.items()
             if weights.shape(name) != tuple(tensor.shape)
         },
-        where,
+        network,
     )
     for name, tensor in wanted.items():
         found = weights[name]
         if found.is_floating_point() != tensor.is_floating_point():
-            _refuse("tensors are not of a floating type", {f"{name} {found.dtype}"}, where)
+            _refuse("tensors are not of a floating type", {f"{name} {found.dtype}"}, network)
         if found.is_floating_point() and not _finite(found):
-            _refuse("tensors hold NaN or infinity", {name}, where)
+            _refuse("tensors hold NaN or infinity", {name}, network)
 
 
 def _finite(tensor: torch.Tensor) -> bool:
@@ -194,15 +197,15 @@ def _former_names(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torc
     }
 
 
-def _refuse(what: str, names: set[str], where: Path) -> None:
+def _refuse(what: str, names: set[str], network: object) -> None:
     if names:
         shown = sorted(names)[:3]
         more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
         raise ExportError(
             what,
             got=f"{', '.join(shown)}{more}",
-            expected=f"the tensors of the network in {where / 'config.json'}",
-            fix="pass config.json and weights that were saved together",
+            expected=f"the tensors of the network in {network}",
+            fix="pass the network and the weights that were saved from it",
         )
 
 

@@ -59,10 +59,14 @@ class Input:
 
 @dataclass(frozen=True)
 class FreeAxis:
-    """What sizes an axis can have, and whether it stays open unless the caller says otherwise."""
+    """What sizes an axis can have, and whether it stays open unless the caller says otherwise.
+
+    Where `closed` gives a reason, one size is all that a graph can have.
+    """
 
     axis: Axis
     open: bool = True
+    closed: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,13 @@ class Interface:
         free: dict[str, FreeAxis] = {}
         for name, declared in self.axes.items():
             wish = chosen.get(name, "free" if declared.open else declared.axis.opt)
+            if declared.closed and not isinstance(wish, int):
+                raise OptionError(
+                    f"the axis {name} cannot be open",
+                    got=f"{name}={wish if wish == 'free' else _bounds(wish)}",
+                    expected=f"one size, as {declared.closed}",
+                    fix=f"{name}={declared.axis.opt}, or leave it out",
+                )
             if wish == "free":
                 free[name] = FreeAxis(declared.axis)
             elif isinstance(wish, Axis):
@@ -195,6 +206,10 @@ class Interface:
 
 def _filled(shape: tuple[int | str, ...], sizes: Mapping[str, int]) -> tuple[int | str, ...]:
     return tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in shape)
+
+
+def _bounds(axis: Axis) -> str:
+    return f"{axis.min}:{axis.opt}:{axis.max or ''}"
 
 
 def _check_size(name: str, size: object, axis: Axis) -> int:

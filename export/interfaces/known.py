@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ BATCH = FreeAxis(Axis(opt=1))
 #: as many as CLIP's text encoder gives
 TOKENS = FreeAxis(Axis(opt=77))
 _DIFFUSERS: dict[str, Any] = {"arguments": {"return_dict": False}, "pick": (0,)}
+_POOLED = "the network pools its picture to 32 by 32"
 _TIME = Input("timestep", ("batch",))
 
 
@@ -56,6 +58,9 @@ def unet2d_condition(config: Config) -> Interface:
 def unet1d(config: Config) -> Interface:
     """UNet1DModel: sequences (batch, features, length)."""
     channels_in = int(config["in_channels"]) + int(config.get("extra_in_channels") or 0)
+    if config["down_block_types"][0] == "DownBlock1DNoSkip":
+        # This block adds the embedded time to the channels of the sample.
+        channels_in -= _time_width(config)
     length = config.get("sample_size")
     if not isinstance(length, int) or length < 1:
         raise _no_size(config)
@@ -127,7 +132,10 @@ def unet_spatio_temporal(config: Config) -> Interface:
 
 
 def i2vgen_xl(config: Config) -> Interface:
-    """I2VGenXLUNet: videos from a picture, its embedding and a text."""
+    """I2VGenXLUNet: videos from a picture, its embedding and a text.
+
+    Height and width are one size, as the network pools the picture to 32 by 32, and tracing settles from where.
+    """
     channels_in, channels_out = _channels(config)
     width = token_width(config)
     video = ("batch", channels_in, "frames", "height", "width")
@@ -141,7 +149,12 @@ def i2vgen_xl(config: Config) -> Interface:
             Input("encoder_hidden_states", ("batch", "tokens", width), negated=True),
         ),
         output=("batch", channels_out, "frames", "height", "width"),
-        axes={"batch": BATCH, "tokens": TOKENS, "frames": _frames(16), **_picture(config)},
+        axes={
+            "batch": BATCH,
+            "tokens": TOKENS,
+            "frames": _frames(16),
+            **{side: dataclasses.replace(axis, closed=_POOLED) for side, axis in _picture(config).items()},
+        },
         **_DIFFUSERS,
     )
 
@@ -161,6 +174,14 @@ INTERFACES: dict[str, Callable[[Config], Interface]] = {
 def interface_of(config: Config) -> Interface:
     """Return the interface of the network that a config of diffusers describes."""
     return INTERFACES[config["_class_name"]](config)
+
+
+def _time_width(config: Config) -> int:
+    """Return how wide UNet1DModel's embedded time is."""
+    width = int(config["block_out_channels"][0])
+    if config.get("use_timestep_embedding") or config.get("time_embedding_type") == "positional":
+        return width
+    return int(config.get("time_embedding_dim") or 2 * width)
 
 
 def _channels(config: Config) -> tuple[int, int]:

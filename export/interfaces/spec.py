@@ -112,6 +112,10 @@ def _problem(spec: Spec, named: set[str], known: Mapping[str, AxisSpec]) -> tupl
         return f"no [axes.{unknown[0]}], which a shape names", "every axis but batch under [axes.NAME]"
     if unused := sorted(set(spec.axes) - named):
         return f"[axes.{unused[0]}], which no shape names", "axes that are used"
+    if sizes := [size for shape in _shapes(spec) for size in shape if isinstance(size, int) and size < 1]:
+        return f"an axis of {sizes[0]}", "sizes of 1 or more"
+    if twice := _claimed_twice(spec):
+        return f"the argument {twice}, which two are passed as", "an argument of its own for each input"
     sample, output = spec.inputs["sample"].shape, spec.output.shape
     if not sample or sample[0] != "batch" or output[:1] != ("batch",):
         return f"sample {list(sample)}, output {list(output)}", 'shapes that begin with "batch"'
@@ -125,6 +129,13 @@ def _problem(spec: Spec, named: set[str], known: Mapping[str, AxisSpec]) -> tupl
     if "class_labels" in spec.inputs and spec.labels < 1:
         return "class_labels and no `labels`", "labels = how many the network knows"
     return None
+
+
+def _claimed_twice(spec: Spec) -> str | None:
+    """Return an argument of forward that two inputs go to, whole or to the same key below it."""
+    paths = [entry.argument or role for role, entry in spec.inputs.items()] + list(spec.arguments)
+    below = [(one, other) for k, one in enumerate(paths) for j, other in enumerate(paths) if k != j]
+    return next((one for one, other in below if other == one or other.startswith(f"{one}.")), None)
 
 
 def _shapes(spec: Spec) -> list[Shape]:

@@ -80,3 +80,21 @@ def exported(traced_once: None, checkpoint: Path) -> Callable[..., Path]:
         return export_bundle(checkpoint, checkpoint.parent / "bundle", **options)
 
     return export
+
+
+@pytest.fixture(scope="session")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Return the tiny network of a name with its graph, traced once."""
+    from tiny_family import OPENED, Traced, tiny
+
+    from dpmrt.export.sources import source_of_model
+
+    known: dict[str, Traced] = {}
+
+    def find(name: str) -> Traced:
+        if name not in known:
+            source = source_of_model(tiny(name)).shaped(OPENED.get(name))
+            known[name] = Traced.of(source, tmp_path_factory.mktemp("graph"))
+        return known[name]
+
+    return find
