@@ -11,9 +11,10 @@ from typing import Any
 from onnxscript import ir
 
 from dpmrt.engines import Network, Pin, Precision, PrecisionName
+from dpmrt.export.calibration import calibration
 from dpmrt.export.emulation import emulate
 from dpmrt.export.folding import Forward
-from dpmrt.export.guard import EMULATED_NAME, calibration, guard
+from dpmrt.export.guard import EMULATED_NAME, guard
 from dpmrt.export.interfaces import Interface
 from dpmrt.export.onnx_files import DATA_NAME, EXTERNAL_ABOVE, check_cases, compare_onnx, write_onnx
 from dpmrt.export.precision import sensitive_nodes, to_half

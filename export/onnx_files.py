@@ -103,6 +103,13 @@ def compare_onnx(
         raise ExportError("the exported graph is not valid ONNX", got=error, expected="a graph that loads") from error
     worst = 0.0
     for case, reference in zip(cases, expected):
+        if not np.isfinite(reference).all():
+            raise ExportError(
+                "the network gives no finite numbers in torch",
+                got=f"{np.count_nonzero(~np.isfinite(reference))} of {reference.size} that are NaN or infinite",
+                expected="finite numbers",
+                fix="look at the weights: they were trained or saved in a way that lost them",
+            )
         (got,) = session.run(None, {name: tensor.numpy() for name, tensor in case.items()})
         difference = _relative_error(got, reference)
         if not difference <= tolerance:
