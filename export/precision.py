@@ -234,8 +234,9 @@ def _fits(tensor: ir.TensorProtocol, half: ir.DataType) -> bool:
     """Return whether half can hold a weight: none of it overflows, and a number that stands alone does not vanish."""
     values = np.abs(tensor.numpy().astype(np.float32))
     largest = float(values.max()) if values.size else 0.0
-    vanishes = values.size == 1 and largest > 0 and not values.astype(NUMPY_TYPES[half]).any()
-    return largest <= LARGEST[half] and not vanishes
+    if largest > LARGEST[half]:
+        return False
+    return values.size != 1 or largest == 0 or bool(values.astype(NUMPY_TYPES[half]).any())
 
 
 def _defined(node: ir.Node, half: ir.DataType, opset: int) -> bool:
