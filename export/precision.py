@@ -17,6 +17,8 @@ LARGEST = {ir.DataType.FLOAT16: 65504.0, ir.DataType.BFLOAT16: float(np.finfo(np
 FULL = ir.DataType.FLOAT
 FLOATS = frozenset([FULL, *LARGEST])
 BF16_OPSET = 22
+# What a number may be off by that half can hold: more is the fate of numbers near the least of fp16.
+_CHANGED = 2.0**-8
 
 #: operators that sum many numbers, or turn small differences into large ones
 SENSITIVE = frozenset(
@@ -231,12 +233,13 @@ class _Casting:
 
 
 def _fits(tensor: ir.TensorProtocol, half: ir.DataType) -> bool:
-    """Return whether half can hold a weight: none of it overflows, and a number that stands alone does not vanish."""
+    """Return whether half can hold a weight: none of it overflows, and a number that stands alone is still itself."""
     values = np.abs(tensor.numpy().astype(np.float32))
     largest = float(values.max()) if values.size else 0.0
     if largest > LARGEST[half]:
         return False
-    return values.size != 1 or largest == 0 or bool(values.astype(NUMPY_TYPES[half]).any())
+    held = values.astype(NUMPY_TYPES[half]).astype(np.float32)
+    return values.size != 1 or bool(np.abs(held - values).max() <= _CHANGED * largest)
 
 
 def _defined(node: ir.Node, half: ir.DataType, opset: int) -> bool:

@@ -180,9 +180,9 @@ def test_drift_is_pinned_where_it_arises(kind: str, tmp_path: Path) -> None:
     heights = [float(re.findall(r"(\S+) dB", text)[0]) for text in told]
     assert heights[0] < {"fp16": 40, "bf16": 30}[kind] <= heights[-1] == pytest.approx(result.psnr, abs=0.06)
     pins = {pin.node: pin.why for pin in result.pins}
-    assert {"Add", "Sub"} <= set(pins)
-    assert any("adds a relative error of" in why for why in pins.values())
-    assert not any("Conv" in name for name in pins)
+    assert next(iter(pins)) == "Sub"
+    assert "Add" in pins
+    assert all("adds a relative error of" in why for why in pins.values())
 
 
 def test_demanding_more_pins_more(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_demanding_more_pins_more(tmp_path: Path) -> None:
     free = guarded(formula, tmp_path)
     strict = guarded(formula, tmp_path, least=free.psnr + 3)
     assert free.pins == ()
-    assert 0 < len(strict.pins) < 10
+    assert 0 < len(strict.pins) < 13
     assert strict.psnr >= free.psnr + 3
 
 
@@ -247,7 +247,7 @@ def moved(x: torch.Tensor) -> torch.Tensor:
 def many(x: torch.Tensor) -> torch.Tensor:
     total = x
     for size in range(40):
-        total = total + torch.sigmoid(x * (70000 + 1000 * size)) * 0.01
+        total = total + (x * (30000 + 100 * size)) * 1e-6
     return total
 
 
@@ -257,8 +257,7 @@ def test_what_is_known_to_break_fp16(formula: Callable[[torch.Tensor], torch.Ten
     result = guarded(Formula(formula), tmp_path, tell=rounds.append)
     assert result.psnr >= 40
     assert len(rounds) < 8
-    if formula is not masked and formula is not many:
-        assert result.pins
+    assert result.pins or formula is masked
 
 
 @pytest.mark.parametrize("kind", KINDS)

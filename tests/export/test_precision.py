@@ -120,7 +120,8 @@ def test_integers_are_untouched(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "fp32_in"), [(1e5, {"fp16"}), (3e38, {"fp16"}), (1e-9, {"fp16"}), (65504.0, set())]
+    ("number", "fp32_in"),
+    [(1e5, {"fp16"}), (3e38, {"fp16"}), (1e-9, {"fp16"}), (1e-6, {"fp16"}), (1e-5, set()), (65504.0, set())],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_that_half_cannot_hold(number: float, fp32_in: set[str], kind: str) -> None:
