@@ -6,7 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("host_loop.py", "solver_steps.py", "trajectory.py", "overhead.py", "cold_start.py", "quality.py")
+SCRIPTS = (
+    "host_loop.py",
+    "solver_steps.py",
+    "trajectory.py",
+    "overhead.py",
+    "cold_start.py",
+    "quality.py",
+    "half_precision.py",
+)
 
 
 def main() -> None:
