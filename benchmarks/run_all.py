@@ -15,6 +15,7 @@ SCRIPTS = (
     "overhead.py",
     "cold_start.py",
     "quality.py",
+    "half_precision.py",
 )
 
 

@@ -35,6 +35,11 @@ def emulate(model: ir.Model, *, rounding: bool = True) -> ir.Model:
     return result
 
 
+def rounded_name(name: str) -> str:
+    """Return the name that `emulate` gives a value after it is rounded."""
+    return f"{name}/back_"
+
+
 def _widen(graph: ir.Graph, value: ir.Value) -> None:
     uses = list(value.uses())
     cast = _cast(value, FULL, f"{value.name}/widened")
@@ -47,6 +52,7 @@ def _round(graph: ir.Graph, node: ir.Node, value: ir.Value, half: ir.DataType) -
     uses = list(value.uses())
     down = _cast(value, half, f"{value.name}/rounded")
     up = _cast(down.outputs[0], FULL, f"{value.name}/back")
+    up.outputs[0].name = rounded_name(value.name or "")
     graph.insert_after(node, [down, up])
     for reader, index in uses:
         reader.replace_input_with(index, up.outputs[0])

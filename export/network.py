@@ -11,9 +11,10 @@ from typing import Any
 from onnxscript import ir
 
 from dpmrt.engines import Network, Pin, Precision, PrecisionName
+from dpmrt.export.calibration import calibration
 from dpmrt.export.emulation import emulate
 from dpmrt.export.folding import Forward
-from dpmrt.export.guard import EMULATED_NAME, calibration, guard
+from dpmrt.export.guard import EMULATED_NAME, PROBE_NAME, REFERENCE_NAME, guard
 from dpmrt.export.interfaces import Interface
 from dpmrt.export.onnx_files import DATA_NAME, EXTERNAL_ABOVE, check_cases, compare_onnx, write_onnx
 from dpmrt.export.precision import sensitive_nodes, to_half
@@ -22,8 +23,7 @@ from dpmrt.export.tracing import trace
 
 #: largest error of one call against torch in fp32 that an export lets pass, relative to the RMS of the output
 CALL_LIMITS: dict[str, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
-_REFERENCE_NAME = "reference.onnx"
-_SCRATCH = (_REFERENCE_NAME, "probe.onnx")
+_SCRATCH = (REFERENCE_NAME, PROBE_NAME)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def write_network(
     # The graphs that half precision is judged by read the same file of weights, so they never lie in the graph.
     files = write_onnx(to_half(graph, plan.kind, full), home, external_above=-1, progress=_share(tell))
     stored = ir.load(files.graph)
-    reference = home / _REFERENCE_NAME
+    reference = home / REFERENCE_NAME
     ir.save(emulate(stored, rounding=False), reference)
     error = _check(plan, reference, tell)
     pins: tuple[Pin, ...] = ()

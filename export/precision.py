@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
+import onnx
 from onnxscript import ir
 
 from dpmrt.errors import ExportError
@@ -14,7 +15,10 @@ from dpmrt.export.weights import NUMPY_TYPES, LazyWeight
 HALF = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 LARGEST = {ir.DataType.FLOAT16: 65504.0, ir.DataType.BFLOAT16: float(np.finfo(np.float32).max)}
 FULL = ir.DataType.FLOAT
+FLOATS = frozenset([FULL, *LARGEST])
 BF16_OPSET = 22
+# What a number may be off by that half can hold: more is the fate of numbers near the least of fp16.
+_CHANGED = 2.0**-8
 
 #: operators that sum many numbers, or turn small differences into large ones
 SENSITIVE = frozenset(
@@ -117,16 +121,17 @@ def sensitive_nodes(model: ir.Model, timestep: str = "timestep") -> set[str]:
         module = (node.name or "").rpartition("/")[0].rpartition(".")[2]
         norm = module.lower().startswith(_NORMS) or module.lower().endswith("norm")
         projected = "emb_proj" in (node.name or "") or node.op_type in MOVES
-        if node.op_type in SENSITIVE | _UNTOUCHED or norm or (node in timed and not projected):
+        if node.op_type in SENSITIVE | _UNTOUCHED or norm or (node in timed and not projected) or _counts(node):
             names.add(node.name or "")
-    return names | {name for node in model.graph if (name := node.name or "") and _counts(node)}
+    return (names | _between(model, names)) - {""}
 
 
 def to_half(model: ir.Model, kind: str, full: Collection[str], *, pinned: Collection[str] = ()) -> ir.Model:
     """Return a graph that computes in half precision, but for the nodes named in `full` and `pinned`.
 
     Inputs and outputs stay fp32. A weight is stored in half, or in fp32 where a node in `full` reads it or half
-    cannot hold it; pinned nodes read what is stored, so that pinning changes no weight.
+    cannot hold it; pinned nodes read what is stored, so that pinning changes no weight. Nodes that read a weight
+    beyond half, and operators that ONNX does not define in it, compute in fp32 too.
     """
     half = HALF[kind]
     result = model.clone()
@@ -143,6 +148,7 @@ class _Casting:
         self.half = half
         self.stored_full = stored_full
         self.full = full
+        self.unfit: set[ir.Value] = set()
         self.made: dict[tuple[int, ir.DataType], ir.Value] = {}
 
     def run(self) -> None:
@@ -156,15 +162,14 @@ class _Casting:
                 expected="a graph without If, Loop and Scan",
                 fix="export in fp32",
             )
-        wanted = {node: FULL if node.name in self.full else self.half for node in nodes}
-        self._store(nodes, wanted)
+        self._store()
+        opset = self.graph.opset_imports[""]
+        wanted = {node: self._type_of(node, opset) for node in nodes}
         for node in nodes:
             own = wanted[node]
             always = _ALWAYS_FULL.get(node.op_type, ())
             for index, value in enumerate(node.inputs):
                 if value is None or value.dtype not in (FULL, self.half):
-                    continue
-                if not _is_float(value):
                     continue
                 node.replace_input_with(index, self._as(value, FULL if index in always else own))
             if node.op_type == "Cast" and node.attributes["to"].as_int() == FULL:
@@ -176,17 +181,26 @@ class _Casting:
             if value.dtype == self.half:
                 self._restore_output(index, value)
 
-    def _store(self, nodes: list[ir.Node], wanted: dict[ir.Node, ir.DataType]) -> None:
+    def _type_of(self, node: ir.Node, opset: int) -> ir.DataType:
+        always = _ALWAYS_FULL.get(node.op_type, ())
+        unfit = any(value in self.unfit and index not in always for index, value in enumerate(node.inputs))
+        if unfit or node.name in self.full or not _defined(node, self.half, opset):
+            return FULL
+        return self.half
+
+    def _store(self) -> None:
         for value in list(self.graph.initializers.values()):
             tensor = value.const_value
             if value.dtype != FULL or tensor is None:
                 continue
-            readers = [(node, index) for node, index in value.uses()]
+            if not _fits(tensor, self.half):
+                self.unfit.add(value)
+                continue
             needs_full = any(
                 node.name in self.stored_full or index in _ALWAYS_FULL.get(node.op_type, ())
-                for node, index in readers
+                for node, index in value.uses()
             )
-            if not needs_full and _fits(tensor, self.half):
+            if not needs_full:
                 value.const_value = _stored(tensor, self.half)
                 value.type = ir.TensorType(self.half)
 
@@ -218,13 +232,31 @@ class _Casting:
         self.graph.outputs[index] = out
 
 
-def _is_float(value: ir.Value) -> bool:
-    return value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-
-
 def _fits(tensor: ir.TensorProtocol, half: ir.DataType) -> bool:
-    values = tensor.numpy()
-    return values.size == 0 or float(np.abs(values.astype(np.float32)).max()) <= LARGEST[half]
+    """Return whether half can hold a weight: none of it overflows, and a number that stands alone is still itself."""
+    values = np.abs(tensor.numpy().astype(np.float32))
+    largest = float(values.max()) if values.size else 0.0
+    if largest > LARGEST[half]:
+        return False
+    held = values.astype(NUMPY_TYPES[half]).astype(np.float32)
+    return values.size != 1 or bool(np.abs(held - values).max() <= _CHANGED * largest)
+
+
+def _defined(node: ir.Node, half: ir.DataType, opset: int) -> bool:
+    """Return whether ONNX defines an operator on half precision."""
+    if node.domain or not onnx.defs.has(node.op_type, opset):
+        return False
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    allowed = {entry.type_param_str: entry.allowed_type_strs for entry in schema.type_constraints}
+    text = f"tensor({half.name.lower()})"
+    floats = [(schema.inputs, node.inputs), (schema.outputs, node.outputs)]
+    return all(
+        text in allowed.get(formal.type_str, [formal.type_str])
+        for formals, values in floats
+        for index, value in enumerate(values)
+        if value is not None and value.dtype in FLOATS and index not in _ALWAYS_FULL.get(node.op_type, ())
+        for formal in [formals[min(index, len(formals) - 1)]]
+    )
 
 
 def _stored(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
@@ -242,6 +274,27 @@ def _counts(node: ir.Node) -> bool:
     gives = any(value.dtype == FULL for value in node.outputs)
     takes = any(value is not None and value.dtype == FULL for value in node.inputs)
     return (takes and not gives) or (gives and not takes and node.op_type != "Cast")
+
+
+def _between(model: ir.Model, full: Collection[str]) -> set[str]:
+    """Return the nodes that only move numbers from nodes in fp32, or inputs, to nodes in fp32."""
+    exact: set[ir.Value] = set(model.graph.inputs)
+    moving: list[ir.Node] = []
+    for node in model.graph:
+        floats = [value for value in node.inputs if value is not None and value.dtype == FULL]
+        made = [value for value in floats if value.producer() is not None or value in exact]
+        moves = node.op_type in MOVES and (made or node.op_type == "Cast")
+        if node.name in full:
+            exact.update(node.outputs)
+        elif moves and all(value in exact for value in made):
+            exact.update(node.outputs)
+            moving.append(node)
+    found: set[str] = set()
+    for node in reversed(moving):
+        readers = [reader.name for value in node.outputs for reader, _ in value.uses()]
+        if any(name in full or name in found for name in readers):
+            found.add(node.name or "")
+    return found
 
 
 def _depending_on(model: ir.Model, name: str) -> set[ir.Node]:

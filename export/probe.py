@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnxscript import ir
+
+from dpmrt.export.emulation import rounded_name
 
 _PREFIX = "rounded/"
 
@@ -21,7 +24,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Readings:
-    """For each point: the relative error of the rounded tensor, and the largest magnitude of the exact one."""
+    """For each point: the relative error of the rounded tensor, and the largest finite magnitude of the exact one."""
 
     points: tuple[str, ...]
     error: NDArray[np.float64]
@@ -35,12 +38,16 @@ class Readings:
 
 
 def build_probe(reference: ir.Model, rounded: ir.Model, points: list[str]) -> Probe:
-    """Join a graph and its rounded twin over the same inputs and weights, and measure the values in `points`."""
+    """Join a graph and its rounded twin over the same inputs and weights, and measure the values in `points`.
+
+    Errors are those after rounding. Where the exact value is infinite, as in a mask, half is right to be so too.
+    """
     model = reference.clone()
     graph = model.graph
     twin = rounded.clone().graph
     shared = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
-    exact = {value.name: value for node in graph for value in node.outputs}
+    exact = {value.name: value for value in graph.inputs}
+    exact.update((value.name, value) for node in graph for value in node.outputs)
     for value in (*twin.inputs, *twin.initializers.values()):
         own = shared[value.name]
         for node, index in list(value.uses()):
@@ -48,7 +55,7 @@ def build_probe(reference: ir.Model, rounded: ir.Model, points: list[str]) -> Pr
     moved = list(twin)
     twin.outputs.clear()
     twin.remove(moved)
-    other = {}
+    other = dict(exact)
     for node in moved:
         node.name = f"{_PREFIX}{node.name}"
         for value in node.outputs:
@@ -58,19 +65,20 @@ def build_probe(reference: ir.Model, rounded: ir.Model, points: list[str]) -> Pr
     graph.outputs.clear()
     empty = _constant(graph, "probe/shape", np.array([1], np.int64))
     rows: list[list[ir.Value]] = [[], [], []]
+    zero = _constant(graph, "probe/zero", np.array(0, np.float32))
     for number, point in enumerate(points):
-        a, b = exact[point], other[point]
-        difference = _node(graph, "Sub", [b, a], f"probe/{number}/difference")
+        a, b = exact[point], other.get(rounded_name(point), other[point])
+
+        def add(op: str, *inputs: ir.Value, name: str, at: str = f"probe/{number}", **attributes: int) -> ir.Value:
+            return _node(graph, op, list(inputs), f"{at}/{name}", **attributes)
+
+        same = add("Equal", a, b, name="same")
+        difference = add("Where", same, zero, add("Sub", b, a, name="minus"), name="difference")
+        finite = add("Where", add("IsInf", a, name="infinite"), zero, a, name="finite")
         measured = (
-            _node(graph, "ReduceSumSquare", [difference], f"probe/{number}/error", keepdims=0),
-            _node(graph, "ReduceSumSquare", [a], f"probe/{number}/size", keepdims=0),
-            _node(
-                graph,
-                "ReduceMax",
-                [_node(graph, "Abs", [a], f"probe/{number}/abs")],
-                f"probe/{number}/most",
-                keepdims=0,
-            ),
+            add("ReduceSumSquare", difference, name="error", keepdims=0),
+            add("ReduceSumSquare", finite, name="size", keepdims=0),
+            add("ReduceMax", add("Abs", finite, name="abs"), name="most", keepdims=0),
         )
         for row, value in zip(rows, measured):
             row.append(_node(graph, "Reshape", [value, empty], f"{value.name}/one"))
@@ -80,6 +88,31 @@ def build_probe(reference: ir.Model, rounded: ir.Model, points: list[str]) -> Pr
         out.shape = ir.Shape([len(points)])
         graph.outputs.append(out)
     return Probe(model, tuple(points))
+
+
+def build_ranges(reference: ir.Model) -> Probe:
+    """Let a graph give the largest magnitude of each tensor that it computes; what is infinite on purpose is left out.
+
+    This takes no second graph, so that it is as cheap as a call.
+    """
+    model = reference.clone()
+    graph = model.graph
+    values = [value for node in graph for value in node.outputs if value.dtype == ir.DataType.FLOAT]
+    graph.outputs.clear()
+    for number, value in enumerate(values):
+        magnitude = _node(graph, "Abs", [value], f"range/{number}/abs")
+        most = _node(graph, "ReduceMax", [magnitude], f"range/{number}/most", keepdims=0)
+        most.type, most.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+        graph.outputs.append(most)
+    return Probe(model, tuple(value.name or "" for value in values))
+
+
+def read_ranges(points: tuple[str, ...], outputs: list[NDArray[np.float32]]) -> Readings:
+    """Return what a run of a graph with ranges says; a mask's infinity is meant, and no reason to pin anything."""
+    largest = np.array([float(value) for value in outputs])
+    return Readings(
+        points, np.zeros(len(points)), np.where(np.isinf(largest), 0.0, np.nan_to_num(largest, nan=np.inf))
+    )
 
 
 def read(points: tuple[str, ...], outputs: list[NDArray[np.float32]]) -> Readings:
@@ -99,8 +132,9 @@ def _node(graph: ir.Graph, op: str, inputs: list[ir.Value], name: str, **attribu
     return node.outputs[0]
 
 
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.int64]) -> ir.Value:
-    value = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(array.shape))
-    value.const_value = ir.Tensor(array, name=name)
+def _constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    tensor = ir.Tensor(array, name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
+    value.const_value = tensor
     graph.register_initializer(value)
     return value
