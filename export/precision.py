@@ -234,6 +234,8 @@ class _Casting:
 
 def _fits(tensor: ir.TensorProtocol, half: ir.DataType) -> bool:
     """Return whether half can hold a weight: none of it overflows, and a number that stands alone is still itself."""
+    if isinstance(tensor, LazyWeight) and tensor.size > 1:
+        return tensor.largest <= LARGEST[half]
     values = np.abs(tensor.numpy().astype(np.float32))
     largest = float(values.max()) if values.size else 0.0
     if largest > LARGEST[half]:

@@ -12,6 +12,7 @@ from onnxscript import ir
 from dpmrt.export.emulation import rounded_name
 
 _PREFIX = "rounded/"
+_FLOAT = ir.DataType.FLOAT
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,19 @@ def build_probe(reference: ir.Model, rounded: ir.Model, points: list[str]) -> Pr
 
 
 def build_ranges(reference: ir.Model) -> Probe:
-    """Let a graph give the largest magnitude of each tensor that it computes; what is infinite on purpose is left out.
+    """Let a graph give the largest magnitude of each tensor that it takes or computes.
 
     This takes no second graph, so that it is as cheap as a call.
     """
     model = reference.clone()
     graph = model.graph
-    values = [value for node in graph for value in node.outputs if value.dtype == ir.DataType.FLOAT]
+    made = [value for node in graph if not _widens(node) for value in node.outputs]
+    values = [value for value in (*graph.inputs, *made) if value.dtype == _FLOAT]
     graph.outputs.clear()
     for number, value in enumerate(values):
         magnitude = _node(graph, "Abs", [value], f"range/{number}/abs")
         most = _node(graph, "ReduceMax", [magnitude], f"range/{number}/most", keepdims=0)
-        most.type, most.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+        most.type, most.shape = ir.TensorType(_FLOAT), ir.Shape([])
         graph.outputs.append(most)
     return Probe(model, tuple(value.name or "" for value in values))
 
@@ -110,9 +112,12 @@ def build_ranges(reference: ir.Model) -> Probe:
 def read_ranges(points: tuple[str, ...], outputs: list[NDArray[np.float32]]) -> Readings:
     """Return what a run of a graph with ranges says; a mask's infinity is meant, and no reason to pin anything."""
     largest = np.array([float(value) for value in outputs])
-    return Readings(
-        points, np.zeros(len(points)), np.where(np.isinf(largest), 0.0, np.nan_to_num(largest, nan=np.inf))
-    )
+    meant = np.where(np.isinf(largest), 0.0, np.nan_to_num(largest, nan=np.inf))
+    return Readings(points, np.zeros(len(points)), meant)
+
+
+def _widens(node: ir.Node) -> bool:
+    return node.op_type == "Cast" and node.inputs[0] is not None and node.inputs[0].is_initializer()
 
 
 def read(points: tuple[str, ...], outputs: list[NDArray[np.float32]]) -> Readings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,27 +30,31 @@ _INITIALISERS = [name for name in dir(torch.nn.init) if name.endswith("_") and n
 
 
 class WeightFiles(Mapping[str, torch.Tensor]):
-    """The tensors of safetensors files, mapped into memory and read when asked for."""
+    """The tensors of safetensors files, read when asked for.
+
+    A file is open only while a tensor is read, since what is mapped from it counts as memory that the process holds.
+    """
 
     def __init__(self, files: list[Path]) -> None:
-        self._files: dict[str, Any] = {}
+        self._places: dict[str, tuple[Path, str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         for path in files:
             handle = _open(path)
             for name in handle.keys():  # noqa: SIM118
-                if name in self._files:
+                if name in self._places:
                     raise ExportError("two shards hold the same tensor", got=f"{name}, again in {path.name}")
-                self._files[name] = handle
+                self._places[name] = path, name
                 self._shapes[name] = tuple(handle.get_slice(name).get_shape())
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return self._files[name].get_tensor(name)
+        path, stored = self._places[name]
+        return _open(path).get_tensor(stored)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._places)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor without reading it."""
@@ -58,16 +63,7 @@ class WeightFiles(Mapping[str, torch.Tensor]):
     def rename(self, names: Mapping[str, str]) -> None:
         """Let tensors be known by other names, given as new: old."""
         for new, old in names.items():
-            handle, shape = self._files.pop(old), self._shapes.pop(old)
-            self._files[new], self._shapes[new] = _Renamed(handle, old), shape
-
-
-class _Renamed:
-    def __init__(self, handle: Any, name: str) -> None:
-        self._handle, self._name = handle, name
-
-    def get_tensor(self, name: str) -> torch.Tensor:
-        return self._handle.get_tensor(self._name)
+            self._places[new], self._shapes[new] = self._places.pop(old), self._shapes.pop(old)
 
 
 class LazyWeight(ir.LazyTensor):  # type: ignore[misc]
@@ -84,6 +80,12 @@ class LazyWeight(ir.LazyTensor):  # type: ignore[misc]
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(array).astype(NUMPY_TYPES[self.dtype], copy=False)
         return ir.Tensor(array, dtype=self.dtype, name=self.name)
+
+    @functools.cached_property
+    def largest(self) -> float:
+        """The largest magnitude among its numbers, which no change of layout alters; read once."""
+        tensor = self.read()
+        return float(torch.stack(tensor.aminmax()).abs().max()) if tensor.numel() else 0.0
 
     def changed(self, change: Change, shape: tuple[int, ...]) -> LazyWeight:
         """Return this weight with one more change, as a transposition."""
@@ -168,8 +170,9 @@ def widening(skeleton: Any, weights: Mapping[str, torch.Tensor]) -> Iterator[Any
             tensor.data = tensor.data.float()
 
     def restore(module: Any, arguments: object, result: object) -> None:
+        stored_here = module.__dict__.pop("_stored")
         for name, tensor in _own(module).items():
-            tensor.data = module.__dict__["_stored"][name]
+            tensor.data = stored_here[name]
 
     # A module that has others below it may read their parameters itself, so that those are narrow again.
     for module in skeleton.modules():
@@ -180,6 +183,8 @@ def widening(skeleton: Any, weights: Mapping[str, torch.Tensor]) -> Iterator[Any
     finally:
         for handle in handles:
             handle.remove()
+        # What was lent is mapped from its files, and would keep them in memory.
+        skeleton.load_state_dict({name: torch.empty_like(t) for name, t in stored.items()}, assign=True)
 
 
 def _own(module: Any) -> dict[str, torch.Tensor]:
