@@ -28,7 +28,8 @@ class DpmrtError(Exception):
         lines = [self.what]
         for label, value in (("got", self.got), ("expected", self.expected), ("fix", self.fix)):
             if value is not None:
-                lines.append(f"  {label + ':':<9} {value}")
+                # A value of several lines stays in its column.
+                lines.append(f"  {label + ':':<9} " + str(value).replace("\n", "\n" + " " * 12))
         return "\n".join(lines)
 
 

@@ -34,6 +34,7 @@ LEAN_ABOVE = 200_000_000
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+_SHOWN = 8
 _LAYOUT = f"config.json and {WEIGHTS_NAME}, either here or in unet/"
 _BAD_CONFIG = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -225,7 +226,8 @@ def _unet_folder(folder: Path, subfolder: str | None) -> Path:
     for candidate in candidates:
         if (candidate / "config.json").is_file():
             return candidate
-    present = ", ".join(sorted(path.name for path in folder.iterdir()))
+    names = sorted(path.name for path in folder.iterdir())
+    present = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     raise ExportError(
         "config.json is missing",
         got=f"{present or 'nothing'} in {folder}",
