@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from dpmrt.errors import MissingExtraError
 
-EXPORT_MODULES = ("torch", "diffusers", "safetensors", "onnx", "onnxscript", "onnxruntime")
+EXPORT_MODULES = ("torch", "diffusers", "safetensors", "onnx", "onnxscript", "onnxruntime", "ml_dtypes", "polygraphy")
 
 
 def require_export() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dpmrt.errors import OptionError
+from dpmrt.runtime.cli.values import parse_shape
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -96,7 +97,7 @@ def command(
             steps=steps,
             batch=batch,
             seed=seed,
-            shape=_parse_shape(shape),
+            shape=parse_shape(shape),
             guidance=guidance,
             tolerance=tolerance,
             write=write,
@@ -141,12 +142,3 @@ def _picture(plot: Path | None, no_plot: bool) -> Path | bool:
     if plot is not None and plot.suffix.lower() != ".png":
         raise OptionError("the picture is a PNG", got=plot.name, expected="a name ending in .png")
     return plot if plot is not None else not no_plot
-
-
-def _parse_shape(text: str | None) -> tuple[int, ...] | None:
-    try:
-        return None if text is None else tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise OptionError(
-            "--shape is no shape of a sample", got=repr(text), expected="whole numbers, as --shape 4,64,96"
-        ) from None

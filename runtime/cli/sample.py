@@ -13,7 +13,7 @@ from dpmrt.errors import OptionError
 from dpmrt.runtime.cli import UNCHECKED
 from dpmrt.runtime.cli.arrays import parse_files, read_arrays, read_noise, write_array
 from dpmrt.runtime.cli.progress import progress_bar
-from dpmrt.runtime.cli.values import parse_pairs
+from dpmrt.runtime.cli.values import parse_pairs, parse_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +93,7 @@ def command(
 
     _check_kind(out, grid, scale)
     chosen = _parse_options(options)
-    sizes = _parse_shape(shape)
+    sizes = parse_shape(shape)
     files = {"--condition": parse_files("--condition", conditions), "--negative": parse_files("--negative", negative)}
     for path in (out, save_plan):
         if path is not None:
@@ -229,15 +229,6 @@ def _parse_labels(text: str | None, classes: int | None) -> list[int] | None:
     except ValueError:
         raise OptionError(
             "--label is not a class", got=repr(text), expected="a whole number, a list as 0,1,2, or `all`"
-        ) from None
-
-
-def _parse_shape(text: str | None) -> tuple[int, ...] | None:
-    try:
-        return None if text is None else tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise OptionError(
-            "--shape is no shape of a sample", got=repr(text), expected="whole numbers, as --shape 4,64,96"
         ) from None
 
 

@@ -48,3 +48,17 @@ def parse_value(text: str) -> Any:
         except (ValueError, RecursionError):
             return text
     return text
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """Return the shape that a text spells, or None for none.
+
+    >>> parse_shape("4,64,96")
+    (4, 64, 96)
+    """
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            "--shape is no shape of a sample", got=repr(text), expected="whole numbers, as --shape 4,64,96"
+        ) from None
