@@ -77,8 +77,8 @@ def write_network(
         case = calibration(plan.interface, scheduler, parameters=plan.source.parameters, steps=steps)
         result = guard(graph, plan.kind, full, files.graph, case, tell=lambda text: tell("guard", text))
         pins, psnr = result.pins, result.psnr
+        # Its emulation is written already: the guard ran it from there.
         ir.save(result.half, files.graph)
-        ir.save(result.emulated, home / EMULATED_NAME)
     else:
         ir.save(emulate(stored), home / EMULATED_NAME)
     for name in _SCRATCH:
