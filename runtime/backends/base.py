@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmrt.errors import ArrayError
+from dpmrt.solvers_np.execution.device.place import Place, address
 
 Array: TypeAlias = NDArray[Any]
 Call: TypeAlias = Callable[[], None]
@@ -59,6 +60,23 @@ class Backend(Protocol):
         """Let go of the network; a bound call made afterwards raises BackendError."""
 
 
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """A backend whose buffers are device arrays, and whose calls are enqueued on the stream of its place."""
+
+    @property
+    def place(self) -> Place:
+        """Return where the buffers have to be, and the stream that calls are ordered on."""
+
+    @property
+    def capturable(self) -> bool:
+        """Return whether a call only enqueues, so that it may become part of a CUDA graph."""
+
+    @property
+    def generation(self) -> int:
+        """Return a number that changes when a captured call would no longer be what a new one is."""
+
+
 def check_buffers(
     specs: tuple[Sequence[Tensor], Sequence[Tensor]], inputs: Mapping[str, Array], outputs: Mapping[str, Array]
 ) -> None:
@@ -76,7 +94,7 @@ def check_buffers(
             _check_buffer(kind, by_name[name], array)
     for target in outputs:
         for source in inputs:
-            if np.may_share_memory(outputs[target], inputs[source]):
+            if _overlap(outputs[target], inputs[source]):
                 raise ArrayError(
                     "an output buffer shares memory with an input buffer",
                     got=f"{target} and {source}",
@@ -102,5 +120,13 @@ def _check_buffer(kind: str, spec: Tensor, array: Array) -> None:
             expected="C order",
             fix="pass np.ascontiguousarray(...)",
         )
-    if kind == "output" and not array.flags.writeable:
+    if kind == "output" and not getattr(array.flags, "writeable", True):
         raise ArrayError(f"output buffer `{spec.name}` is read-only", expected="a writeable array")
+
+
+def _overlap(one: Array, other: Array) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.may_share_memory(one, other)
+    # Device arrays are contiguous when they come here, so their addresses say it all.
+    first, second = address(one), address(other)
+    return first < second + other.nbytes and second < first + one.nbytes
