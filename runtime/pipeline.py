@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from dpmrt.engines import MANIFEST_NAME, Manifest
 from dpmrt.errors import ArrayError, BackendError, BundleError, OptionError
 from dpmrt.runtime.backends import Backend, open_backend
+from dpmrt.runtime.binding import Bound, bind_network
 from dpmrt.runtime.bundle import OpenBundle, open_bundle
 from dpmrt.runtime.classifier import Classifier
 from dpmrt.runtime.conditions import Conditions, check_conditions
-from dpmrt.runtime.binding import Bound, bind_network
 from dpmrt.runtime.network_checks import check_network, check_times
 from dpmrt.runtime.request import (
     Labels,
@@ -212,6 +212,23 @@ class Pipeline:
                     )
                 self._classifier = Classifier(self.bundle.root, network, classes=self.bundle.classes)
             return self._classifier.gradient(x, t, label)
+
+    def refit(self, weights: str | Path) -> None:
+        """Put other weights of the same network into a built engine, from .onnx or .safetensors, without a rebuild.
+
+        `load(bundle, engine="tensorrt", refit=weights)` does it at once. The engine has to be built with --refit.
+        """
+        with self._lock:
+            backend = self._open_backend()
+            refit = getattr(backend, "refit", None)
+            if refit is None:
+                raise BackendError(
+                    "the engine takes no other weights",
+                    got=type(backend).__name__,
+                    expected="a TensorRT engine that was built with --refit",
+                    fix="load(bundle, engine='tensorrt')",
+                )
+            refit(weights)
 
     def sample_shape(self, x_T: NDArray[Any] | None = None, shape: Sequence[int] | None = None) -> tuple[int, ...]:
         """Return one sample's shape: `shape`, that of `x_T`, or the network's usual one."""

@@ -127,9 +127,11 @@ class TensorRTBackend:
 
     def _find(self, flavour: Flavour | None, shapes: Shapes | None = None) -> tuple[TensorRT, EngineManifest, Path]:
         """Return the library and the engine to use: of any flavour that has a fitting engine, unless one is named."""
-        wanted = [flavour] if flavour is not None else [f for f in FLAVOURS if f in installed_flavours()]
+        wanted: list[Flavour | None] = [flavour]
+        if flavour is None:
+            wanted = [one for one in FLAVOURS if one in installed_flavours()] or [None]
         refused: DpmrtError | None = None
-        for one in wanted or [None]:
+        for one in wanted:
             try:
                 library = load_library(one)
                 machine = machine_of(library, self._gpu)
