@@ -10,7 +10,7 @@ from dpmrt.errors import BackendError, OptionError
 from dpmrt.runtime.gpu import Gpu, why_no_gpu
 from dpmrt.runtime.tensorrt_library import TensorRT
 
-#: the oldest compute capability that a portable engine is made for: TensorRT-RTX cannot multiply matrices in fp32 on 7.5
+#: the oldest that a portable engine is made for: on 7.5 TensorRT-RTX cannot multiply matrices in fp32
 OLDEST_PORTABLE = (8, 0)
 _NAME = re.compile(r"sm_?([0-9]+)([0-9])")
 
