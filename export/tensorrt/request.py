@@ -1,4 +1,4 @@
-"""From a bundle and wishes to a request: everything that decides what is in the engine, settled before it is built."""
+"""From a bundle and wishes to a request: all that decides what is in the engine, settled before it is built."""
 
 from __future__ import annotations
 
