@@ -6,12 +6,11 @@ import re
 from typing import Any
 
 from dpmrt.engines.built import Target, this_platform
+from dpmrt.engines.built.schema import OLDEST_PORTABLE
 from dpmrt.errors import BackendError, OptionError
 from dpmrt.runtime.gpu import Gpu, why_no_gpu
 from dpmrt.runtime.tensorrt_library import TensorRT
 
-#: the oldest that a portable engine is made for: on 7.5 TensorRT-RTX cannot multiply matrices in fp32
-OLDEST_PORTABLE = (8, 0)
 _NAME = re.compile(r"sm_?([0-9]+)([0-9])")
 
 
@@ -70,7 +69,7 @@ def capabilities(module: Any) -> dict[str, Any]:
     found = {}
     for name, member in module.ComputeCapability.__members__.items():
         match = _NAME.fullmatch(name.lower())
-        if match and (int(match[1]), int(match[2])) >= OLDEST_PORTABLE:
+        if match and _numbers(f"{match[1]}.{match[2]}") >= _numbers(OLDEST_PORTABLE):
             found[f"{match[1]}.{match[2]}"] = member
     return found
 

@@ -59,6 +59,8 @@ def _start(job: Job, send: int) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=output,
             pass_fds=(send,),
+            # A folder that happens to be called tensorrt, where the command is run, is not the library.
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
     assert process.stdin is not None
     try:
