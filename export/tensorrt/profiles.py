@@ -80,6 +80,9 @@ def make_profiles(
         parsed = [
             parse_shapes(texts[index], flag) if texts else {} for flag, texts in zip(_FLAGS, (mins, opts, maxs))
         ]
+        for flag, shapes in zip(_FLAGS, parsed):
+            # Before what is missing is filled in, so that the flag that was given is the one that is named.
+            _sizes(network, shapes, flag)
         profiles.append(_complete(network, free, _filled(*parsed), sizes or {}))
     for index, profile in enumerate(profiles):
         if profile in profiles[:index]:

@@ -25,7 +25,7 @@ def rtx() -> TensorRT:
 
 @pytest.fixture(scope="module")
 def full(rtx: TensorRT) -> TensorRT:
-    """Return what the code can tell of TensorRT 10.3: its flavour, its version and the members of two enumerations."""
+    """Return what the code asks of TensorRT 10.3: flavour, version and the members of two enumerations."""
     flags = dict.fromkeys(("REFIT", "STRIP_PLAN", "WEIGHT_STREAMING", "VERSION_COMPATIBLE", "TF32"))
     module = SimpleNamespace(
         BuilderFlag=SimpleNamespace(__members__=flags),
@@ -82,8 +82,10 @@ def test_memory_pools(texts: list[str], pools: dict[str, int]) -> None:
     assert parse_pools(texts) == pools
 
 
-@pytest.mark.parametrize("text", ["workspace", "workspace:", "workspace:x", "workspace:0", "workspace:-1", "workspace:nan",
-                                  "workspace:inf", "dlaSRAM:1", "workspace:1,workspace:2"])  # fmt: skip
+NO_SIZES = ("", ":", ":x", ":0", ":-1", ":nan", ":inf", ":1,workspace:2")
+
+
+@pytest.mark.parametrize("text", ["dlaSRAM:1", *(f"workspace{size}" for size in NO_SIZES)])
 def test_memory_pools_that_are_none(text: str) -> None:
     with pytest.raises(OptionError, match="--memPoolSize"):
         parse_pools([text])
