@@ -79,7 +79,7 @@ Profile: TypeAlias = dict[str, Range]
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where an engine runs: on the GPU that it was tuned on, or on every GPU of the listed compute capabilities.
 
-    A portable target without `capabilities` is for all from OLDEST_PORTABLE: what TensorRT-RTX builds for if told none.
+    A portable target without `capabilities` is for all from OLDEST_PORTABLE: TensorRT-RTX's own choice without a GPU.
     """
 
     kind: Literal["device", "portable"]

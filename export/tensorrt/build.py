@@ -11,8 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from dpmrt import __version__
+from dpmrt.engines import TensorSpec
 from dpmrt.engines.built import (
     EngineManifest,
+    EngineTensor,
     Flags,
     Flavour,
     Misfit,
@@ -171,8 +173,8 @@ def _build(
             folder,
             request,
             scratch,
-            inputs=built.inputs,
-            outputs=built.outputs,
+            inputs=_named(built.inputs, ready.network.inputs),
+            outputs=_named(built.outputs, ready.network.outputs),
             facts={
                 "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "dpmrt": __version__,
@@ -184,6 +186,19 @@ def _build(
                 "finished": time.time(),
             },
         )
+
+
+def _named(tensors: tuple[EngineTensor, ...], declared: tuple[TensorSpec, ...]) -> tuple[EngineTensor, ...]:
+    """Return an engine's tensors with the manifest's names of axes: TensorRT knows those of the inputs alone."""
+    shapes = {spec.name: spec.shape for spec in declared}
+    named = []
+    for tensor in tensors:
+        known = shapes.get(tensor.name, ())
+        if len(known) == len(tensor.shape):
+            shape = tuple(ours if isinstance(axis, str) else axis for axis, ours in zip(tensor.shape, known))
+            tensor = EngineTensor(tensor.name, tensor.dtype, shape)
+        named.append(tensor)
+    return tuple(named)
 
 
 def _check_unchanged(ready: Prepared) -> None:

@@ -28,9 +28,14 @@ class Prepared:
 
     request: Request
     bundle: OpenBundle
-    graph: Path
+    network: Network
     folder: Path
     trt: TensorRT
+
+    @property
+    def graph(self) -> Path:
+        """Return the ONNX file."""
+        return self.bundle.root / self.network.path
 
     @property
     def source_bytes(self) -> int:
@@ -70,7 +75,7 @@ def prepare(
         profiles=profiles,
         flags=wanted,
     )
-    return Prepared(request, opened, opened.root / graph.path, engines_folder(opened.root, engines), trt)
+    return Prepared(request, opened, graph, engines_folder(opened.root, engines), trt)
 
 
 def _flavour(flavour: Flavour | None, target: str | None, gpu: bool) -> Flavour | None:

@@ -165,7 +165,7 @@ def test_another_version_of_the_library_builds_anew(tiny: Path, monkeypatch: pyt
         "  library.version: 1.7.1.116 there, 1.8.0.1 wanted",
     )
     # What the building process loads is not what was asked for, so that nothing is built under a wrong name.
-    with pytest.raises(BackendError, match="TensorRT-RTX 1.7.1.116 is loaded, and the request is for .* 1.8.0.1"):
+    with pytest.raises(BackendError, match=r"TensorRT-RTX 1\.7\.1\.116 is loaded, and the request is for .* 1.8.0.1"):
         build_engine(tiny)
 
 
@@ -200,7 +200,7 @@ def test_a_damaged_engine_is_neither_found_nor_used(tiny: Path, damage: str) -> 
         built.plan.write_bytes(content[:-1])
         said = "is truncated"
     elif damage == "altered":
-        built.plan.write_bytes(content[:100] + b"\0\0" + content[102:])
+        built.plan.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
         said = "was altered"
     elif damage == "foreign":
         built.plan.write_bytes(os.urandom(len(content)))
@@ -355,14 +355,14 @@ def test_a_graph_that_changes_meanwhile(tiny: Path) -> None:
             with (tiny / "unet/model.onnx").open("ab") as stream:
                 stream.write(b"\0")
 
-    with pytest.raises(IntegrityError, match="model.onnx changed while the engine was built"):
+    with pytest.raises(IntegrityError, match=r"model\.onnx changed while the engine was built"):
         build_engine(tiny, progress=meddle)
     assert list_engines(tiny / "engines") == []
 
 
 def test_too_little_memory(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda: 100_000_000)
-    with pytest.raises(BackendError, match=r"not enough memory to build\n.*100.0 MB free|enough memory"):
+    with pytest.raises(BackendError, match=r"not enough memory to build the engine\n.*100.0 MB free"):
         build_engine(tiny)
     assert leftovers(tiny / "engines") == []
 
