@@ -1,4 +1,4 @@
-"""Print the names of a TensorRT Python API as JSON: by class, what it has. Run as a process: FILE of the extension."""
+"""Print the names of a TensorRT Python API as JSON, class by class. Run as a process: FILE of the extension."""
 
 from __future__ import annotations
 
