@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from dpmrt.export.cli.bars import builder_bars
+from dpmrt.export.tensorrt.messages import Finished, Started, Stepped
 
 DPMRT = str(Path(sys.executable).parent / "dpmrt")
 
@@ -40,7 +46,8 @@ def test_the_flags_reach_the_request(tiny: Path) -> None:
         "target portable: 8.9, 12.0, linux-x86_64",
         "profile 0 sample 1x1x8x8:4x1x8x8:6x1x8x8",
         "profile 0 timestep 1:4:6",
-        "flags optimization level 4, workspace 67,108,864 bytes, tacticSharedMem 49,152 bytes, no TF32, weight streaming",
+        "flags optimization level 4, workspace 67,108,864 bytes, tacticSharedMem 49,152 bytes, no TF32, "
+        "weight streaming",
         f"folder {tiny}/mine",
         "Nothing was built.",
     } <= lines
@@ -69,8 +76,27 @@ def test_inspect_lists_what_was_built(tiny: Path) -> None:
 
 def test_progress_is_drawn_when_asked_for(tiny: Path) -> None:
     _, errors = dpmrt("build", tiny, "--progress")
-    assert "Building engine" in errors
+    assert "Parsing the graph\nBuilding engine\n" in errors
+    assert errors.endswith("Writing the plan\n")
     assert "Building engine" not in dpmrt("build", tiny, "--force")[1]
+
+
+def test_bars_follow_the_phases() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100)
+    with builder_bars(console) as tell:
+        tell(Started("Building engine", None, 6))
+        tell(Started("Timing tactics", "Building engine", 3))
+        tell(Stepped("Timing tactics", 2))
+        tell(Stepped("a phase that never began", 1))
+        tell(Finished("a phase that never began"))
+        time.sleep(0.3)
+        tell(Finished("Timing tactics"))
+        tell(Finished("Building engine"))
+    drawn = stream.getvalue()
+    assert "Building engine" in drawn
+    assert "  Timing tactics" in drawn
+    assert "2/3" in drawn
 
 
 @pytest.mark.parametrize(
