@@ -77,7 +77,7 @@ class Engine:
                 fix="leave it out, and TensorRT chooses",
             )
         self.engine.weight_streaming_budget_v2 = budget
-        if int(self.engine.weight_streaming_budget_v2) != budget:
+        if int(self.engine.weight_streaming_budget_v2) > budget:
             raise BackendError("TensorRT refuses the weight streaming budget", got=self.messages.take())
 
     def _tensor(self, name: str) -> Tensor:

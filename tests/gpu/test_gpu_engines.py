@@ -102,7 +102,7 @@ def test_shapes_that_no_profile_covers_are_refused(flavour: str, folder: Path) -
     _build("digits", flavour, folder)
     with (
         load("digits", _engine(flavour), folder=folder) as pipeline,
-        pytest.raises(BackendError, match="does not suit|suits"),
+        pytest.raises(BackendError, match=r"does not suit|suits"),
     ):
         pipeline.sample(17, steps=2, label=1, guidance=1.0)
 
