@@ -40,6 +40,14 @@ def network_pins(network: Network) -> Iterator[tuple[str, str]]:
         yield pin.node, pin.why
 
 
+def engine_auto(bundle: OpenBundle) -> str:
+    """Return what runs the network here unless an engine is named, and why."""
+    from dpmrt.runtime.backends import choose_engine
+
+    choice = choose_engine(bundle.root, bundle.manifest.unet)
+    return f"{choice.engine}: {choice.why}"
+
+
 def last_verification(bundle: OpenBundle) -> str:
     """Return how the last verification of a bundle ended, and when."""
     from dpmrt.engines import read_parity
@@ -49,6 +57,31 @@ def last_verification(bundle: OpenBundle) -> str:
     except BundleError as error:
         return f"unknown: {error.what}"
     return "not yet" if report is None else f"{'passed' if report.passed else 'failed'}, {report.date}"
+
+
+def built_engines(bundle: OpenBundle) -> Iterator[tuple[str, str]]:
+    """Yield the TensorRT engines of a bundle, each with its target and profiles, or what is wrong with it."""
+    from dpmrt.engines.built import engines_folder, list_engines, misfits_of_source, read_engine, source_hashes
+
+    folder = engines_folder(bundle.root)
+    for entry in list_engines(folder):
+        if entry.manifest is None:
+            yield entry.key, f"cannot be used: {entry.problem.what if entry.problem else 'unreadable'}"
+            continue
+        request = entry.manifest.request
+        network = bundle.manifest.classifier if request.network == "classifier" else bundle.manifest.unet
+        text = f"{request.network}, {request.library}, {request.target}, {entry.manifest.plan.bytes:,} bytes"
+        try:
+            read_engine(folder, entry.key, check=False)
+        except BundleError as error:
+            text += f"; cannot be used: {error.what}"
+        if network is None or misfits_of_source(
+            request, request.network, source_hashes(bundle.root, network, bundle.manifest.files)
+        ):
+            text += "; of another graph"
+        yield entry.key, text
+        for number, profile in enumerate(request.profiles):
+            yield "", f"profile {number}: " + ", ".join(f"{name} {sizes}" for name, sizes in profile.items())
 
 
 def _files(bundle: OpenBundle, network: Network) -> list[Path]:
