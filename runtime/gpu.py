@@ -75,8 +75,8 @@ class _Driver:
         if code == 0:
             return
         text = ctypes.c_char_p()
-        found = self._cuda.cuGetErrorString(code, ctypes.byref(text)) == 0 and text.value
-        raise _DriverError(f"{name} failed: {text.value.decode() if found and text.value else 'unknown error'} ({code})")
+        self._cuda.cuGetErrorString(code, ctypes.byref(text))
+        raise _DriverError(f"{name} failed: {text.value.decode() if text.value else 'unknown error'} ({code})")
 
     def describe(self, ordinal: int) -> Gpu | str:
         self._call("cuInit", ctypes.c_uint(0))
