@@ -11,18 +11,14 @@ from dpmrt.runtime.bench.summary import Summary
 VERSION = 1
 
 
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What all parts of the report are."""
-
-
-class Overhead(Struct):
+class Overhead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole sample beyond its network calls: medians over pairs of a sample and its bare calls, run in turn."""
 
     per_call: float
     ratio: float
 
 
-class Measured(Struct):
+class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One batch size on one engine, or on the peer.
 
     `rows` is how many the network sees at a time: twice the batch where guidance doubles it. `bare` is `calls`
@@ -39,7 +35,7 @@ class Measured(Struct):
     samples_per_second: float
 
 
-class FirstSample(Struct):
+class FirstSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From nothing to a sample, in a process of its own: medians over `runs` processes, and their largest memory."""
 
     runs: int
@@ -50,14 +46,14 @@ class FirstSample(Struct):
     device_bytes: int | None = None
 
 
-class Failure(Struct):
+class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A batch that an engine did not get through."""
 
     batch: int
     reason: str
 
 
-class EngineResult(Struct):
+class EngineResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that was measured of one engine."""
 
     engine: str
@@ -67,14 +63,14 @@ class EngineResult(Struct):
     failures: tuple[Failure, ...] = ()
 
 
-class Unable(Struct):
+class Unable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An engine that cannot run the bundle here, and why."""
 
     engine: str
     reason: str
 
 
-class Comparison(Struct):
+class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An engine beside the peer, at one batch: how many times faster, and how far apart the results are.
 
     `drift` is the RMS of the difference over that of the peer's result. `agrees` says whether this is within the
@@ -91,7 +87,7 @@ class Comparison(Struct):
     agrees: bool
 
 
-class PeerResult(Struct):
+class PeerResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What runs the same network beside the engines."""
 
     peer: str
@@ -104,7 +100,7 @@ class PeerResult(Struct):
     failures: tuple[Failure, ...] = ()
 
 
-class Machine(Struct):
+class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """On what it ran; `load` is how many processes wanted a processor in the minute before."""
 
     processor: str
@@ -115,7 +111,7 @@ class Machine(Struct):
     load: float | None
 
 
-class BenchReport(Struct):
+class BenchReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole report."""
 
     format: Literal["dpmrt-bench"]
@@ -139,5 +135,5 @@ class BenchReport(Struct):
     @property
     def sound(self) -> bool:
         """Return whether nothing failed, and every comparison is of equal results."""
-        failed = any(part.failures for part in (*self.engines, *self.peers))
+        failed = any(part.failures for part in self.engines) or any(part.failures for part in self.peers)
         return not failed and all(entry.agrees for peer in self.peers for entry in peer.comparisons)
