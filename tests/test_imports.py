@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = {"torch", "onnx", "onnxscript", "scipy", "diffusers", "sklearn", "matplotlib", "tensorrt", "safetensors"}
+HEAVY = {"torch", "onnx", "onnxscript", "scipy", "diffusers", "sklearn", "matplotlib", "safetensors"}
+HEAVY |= {"tensorrt", "tensorrt_rtx", "cupy"}
 #: draws, when asked to, with what `dpmrt[viz]` installs
 CHARTS = "runtime/charts.py"
 STDLIB = set(sys.stdlib_module_names)

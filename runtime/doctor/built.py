@@ -36,7 +36,8 @@ def examine_built(root: Path, manifest: Manifest, machines: list[Machine], bundl
         suits = [
             machine for machine in machines if machine.library and machine.library.flavour == request.library.flavour
         ]
-        why = [*_of_source(root, manifest, entry.manifest), *misfits(request, (suits or machines)[0])]
+        why = _of_source(root, manifest, entry.manifest)
+        why += [Misfit(m.field, m.engine, m.here, m.fix) for m in misfits(request, (suits or machines)[0])]
         # A bundle's own name is what the reader can paste.
         fields = tuple(Misfit(m.field, m.engine, m.here, m.fix.replace("BUNDLE", bundle)) for m in why)
         found.append(_describe(entry.key, entry.manifest, bundle, fields=fields))

@@ -39,7 +39,8 @@ def examine(bundle: str | Path | None = None) -> DoctorReport:
     with ThreadPoolExecutor(max_workers=2) as pool:
         libraries = {library.name: library for library in pool.map(_probe, _PROBED)}
     libraries |= {package: Library(package, installed([package]).get(package)) for package in _LISTED}
-    root, problem = _open(name)
+    broken = libraries["numpy"].problem
+    root, problem = _open(name) if broken is None else (None, f"NumPy cannot be loaded: {broken}")
     built: list[BuiltEngine] = []
     if root is not None and bundle is not None:
         built = _guarded(lambda: _built(name, libraries, machine), [])
@@ -63,7 +64,7 @@ def _system(bundle: Path) -> System:
 
     memory = memory_bytes()
     gpu = _guarded(current_gpu, None)
-    problem = None if gpu else _guarded(why_no_gpu, "the driver cannot be asked") or "none was found"
+    problem = None if gpu else _guarded(lambda: why_no_gpu() or "none was found", "the driver cannot be asked")
     return System(
         python=platform.python_version(),
         dpmrt=__version__,
@@ -133,9 +134,11 @@ def _built(name: str, libraries: dict[str, Library], system: System) -> list[Bui
     from dpmrt.runtime.gpu import current_gpu
 
     opened, gpu = open_bundle(name), _guarded(current_gpu, None)
-    here = (gpu.name, gpu.compute_capability) if gpu else (None, None)
-    known = [Flavoured(f, libraries[f].version or "") for f in FLAVOURS if libraries[f].works]
-    machines = [Machine(library, *here, this_platform()) for library in known or [None]]
+    known: list[Flavoured | None] = [
+        Flavoured(flavour, libraries[flavour].version or "") for flavour in FLAVOURS if libraries[flavour].works
+    ]
+    name_of, capability = (gpu.name, gpu.compute_capability) if gpu else (None, None)
+    machines = [Machine(library, name_of, capability, this_platform()) for library in known or [None]]
     return examine_built(opened.root, opened.manifest, machines, name)
 
 

@@ -39,9 +39,7 @@ def missing(need: Need, libraries: Mapping[str, Library], gpu_problem: str | Non
     lacking: dict[str, str] = {}
     candidates = [libraries[name] for name in need.libraries if name in libraries]
     if not any(library.works for library in candidates):
-        broken = [
-            f"{library.name}, which is installed and cannot be loaded" for library in candidates if library.version
-        ]
+        broken = [f"{one.name}, which is installed and cannot be loaded" for one in candidates if one.version]
         lacking[" or ".join(broken or need.libraries)] = need.install
     elif need.provider is not None:
         providers = libraries[need.libraries[0]].facts.get("providers", "").split(", ")

@@ -10,7 +10,7 @@ VERSION = 1
 
 
 class Library(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A library: the package's version, what it says when it is imported in a process of its own, or why it cannot."""
+    """A library: its version, what it says when it is imported in a process of its own, or why it cannot be."""
 
     name: str
     version: str | None
