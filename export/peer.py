@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dpmrt.engines import NEGATIVE
-from dpmrt.errors import BackendError
+from dpmrt.errors import BackendError, VerificationError
 from dpmrt.export.certificate.limits import limits_of
 from dpmrt.export.certificate.measures import peak_of, rms
 from dpmrt.export.certificate.reference import find_source
@@ -33,7 +33,12 @@ def open_peer(bundle: OpenBundle, *, source: str | Path | None, compiled: bool, 
     """Open the torch network that a bundle came from: at `source`, or where the manifest says."""
     if threads is not None:
         torch.set_num_threads(threads)
-    found = find_source(bundle.root, bundle.manifest, source)
+    try:
+        found = find_source(bundle.root, bundle.manifest, source)
+    except VerificationError as error:
+        # Its advice is for `dpmrt verify`, whose option has another name.
+        fix = "pass --source FOLDER (source=... in Python) with the folder of the network"
+        raise VerificationError(error.what, got=error.got, expected=error.expected, fix=fix) from error
     return TorchPeer(bundle, found, compiled=compiled)
 
 

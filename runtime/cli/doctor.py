@@ -65,7 +65,9 @@ def _print(report: DoctorReport, *, asked: bool) -> None:
         click.secho(f"built engines in {report.folder}", bold=True)
         for engine in report.built:
             _print_built(engine)
-        if not report.built:
+        if report.built_problem is not None:
+            click.echo(f"  cannot be looked at: {report.built_problem}")
+        elif not report.built:
             click.echo(f"  none; TensorRT's are built by: dpmrt build {report.bundle}")
     if not report.healthy:
         click.secho("nothing can sample here", bold=True, err=True)

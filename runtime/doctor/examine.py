@@ -40,12 +40,18 @@ def examine(bundle: str | Path | None = None) -> DoctorReport:
         libraries = {library.name: library for library in pool.map(_probe, _PROBED)}
     libraries |= {package: Library(package, installed([package]).get(package)) for package in _LISTED}
     broken = libraries["numpy"].problem
+    # What follows imports NumPy here, which would end this process too.
+    engines = _engines() if broken is None else list(NEEDS)
     root, problem = _open(name) if broken is None else (None, f"NumPy cannot be loaded: {broken}")
     built: list[BuiltEngine] = []
+    built_problem: str | None = None
     if root is not None and bundle is not None:
-        built = _guarded(lambda: _built(name, libraries, machine), [])
-    states = [_state(engine, libraries, machine.gpu_problem, name if root else None) for engine in _engines()]
-    folder = _guarded(lambda: _folder(root), None)
+        try:
+            built = _built(name, libraries)
+        except Exception as error:
+            built_problem = f"{type(error).__name__}: {error}"
+    states = [_state(engine, libraries, machine.gpu_problem, name if root else None) for engine in engines]
+    folder = None if root is None else _guarded(lambda: _folder(root), None)
     return DoctorReport(
         format="dpmrt-doctor",
         version=VERSION,
@@ -56,6 +62,7 @@ def examine(bundle: str | Path | None = None) -> DoctorReport:
         engines=tuple(states),
         built=tuple(built),
         folder=folder,
+        built_problem=built_problem,
     )
 
 
@@ -126,7 +133,7 @@ def _state(engine: str, libraries: dict[str, Library], gpu_problem: str | None, 
     return EngineState(engine, {}, not isinstance(found, str), found if isinstance(found, str) else None)
 
 
-def _built(name: str, libraries: dict[str, Library], system: System) -> list[BuiltEngine]:
+def _built(name: str, libraries: dict[str, Library]) -> list[BuiltEngine]:
     from dpmrt.engines.built import FLAVOURS, Machine, this_platform
     from dpmrt.engines.built import Library as Flavoured
     from dpmrt.runtime.bundle import open_bundle
@@ -142,10 +149,10 @@ def _built(name: str, libraries: dict[str, Library], system: System) -> list[Bui
     return examine_built(opened.root, opened.manifest, machines, name)
 
 
-def _folder(root: Path | None) -> str | None:
+def _folder(root: Path) -> str:
     from dpmrt.engines.built import engines_folder
 
-    return None if root is None else str(engines_folder(root))
+    return str(engines_folder(root))
 
 
 def _guarded(question: Callable[[], T], otherwise: T) -> T:

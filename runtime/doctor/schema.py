@@ -77,7 +77,11 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DoctorReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole report. `bundle_problem` is why the bundle cannot be opened, None where it can be."""
+    """The whole report.
+
+    `bundle_problem` is why the bundle cannot be opened, `built_problem` why its built engines cannot be looked at;
+    None where they can be.
+    """
 
     format: Literal["dpmrt-doctor"]
     version: int
@@ -88,6 +92,7 @@ class DoctorReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engines: tuple[EngineState, ...]
     built: tuple[BuiltEngine, ...]
     folder: str | None = None
+    built_problem: str | None = None
 
     @property
     def healthy(self) -> bool:
