@@ -1,7 +1,8 @@
 """Samplers as data: schedules, grids and solvers that compile to a StepPlan, and the executor that runs it."""
 
 from dpmrt.solvers_np.compile import compile_plan
-from dpmrt.solvers_np.execution.executor import BindableModel, Callback, Executor, StepEvent, run_plan
+from dpmrt.solvers_np.execution.events import Callback, StepEvent
+from dpmrt.solvers_np.execution.executor import BindableModel, Executor, run_plan
 from dpmrt.solvers_np.from_diffusers import (
     plan_from_diffusers,
     prediction_from_diffusers,

@@ -6,7 +6,6 @@ does to them is a small matrix, composed in float64 and cast once, that is appli
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -14,8 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dpmrt.errors import ArrayError, NonFiniteError, SamplingCancelled
+from dpmrt.errors import ArrayError, NonFiniteError
 from dpmrt.solvers_np.execution.composition import Layout, compose
+from dpmrt.solvers_np.execution.device.place import place_of
+from dpmrt.solvers_np.execution.events import Callback, StepEvent, tell
+from dpmrt.solvers_np.execution.failures import Culprit, not_finite
 from dpmrt.solvers_np.execution.instructions import apply_instruction, apply_noise_instruction, scratch_size
 from dpmrt.solvers_np.execution.passes import PassMaker
 from dpmrt.solvers_np.noise import NoiseSource, as_source, asker
@@ -38,24 +40,6 @@ class BindableModel(Protocol):
 
 
 Model = BindableModel | Callable[[Array, Array], Array]
-
-
-@dataclasses.dataclass
-class StepEvent:
-    """What a callback sees after each network call. `x` is the live state, to read: copy it to keep it."""
-
-    index: int
-    total: int
-    t: float
-    x: Array
-    cancelled: bool = False
-
-    def cancel(self) -> None:
-        """Stop the run; it raises SamplingCancelled."""
-        self.cancelled = True
-
-
-Callback = Callable[[StepEvent], object]
 
 
 class Executor:
@@ -121,13 +105,7 @@ class Executor:
                     self._explain(step.out, step.t, calls)
                 if step.out >= 0:
                     if callback is not None:
-                        event = StepEvent(calls, self.plan.calls, step.t, seen)
-                        callback(event)
-                        if event.cancelled:
-                            raise SamplingCancelled(
-                                "sampling was cancelled by its callback",
-                                got=f"after call {calls + 1} of {event.total}",
-                            )
+                        tell(callback, StepEvent(calls, self.plan.calls, step.t, seen))
                     calls += 1
         self._unfinished = False
         return np.array(self._x)
@@ -146,34 +124,20 @@ class Executor:
     def _explain(self, out: int, t: float, calls: int) -> None:
         if np.isfinite(self._state).all():
             return
-        where = f"call {calls + 1} of {self.plan.calls}, t = {t:g}"
+        culprit: Culprit = "state"
         if out >= 0 and not np.isfinite(self._slots[out]).all():
-            raise NonFiniteError(
-                "the network returned NaN or infinity",
-                got=where,
-                expected="finite numbers",
-                fix="check the network's precision (half may overflow; try float32), or lower the guidance scale",
-            )
-        if self._second is not None and not np.isfinite(self._second).all():
-            raise NonFiniteError(
-                "the second part of the network's output makes no variance",
-                got=where,
-                expected="finite numbers, none below zero where they are the variance itself",
-                fix="check variance_type against the network, and the network's precision",
-            )
-        if self._z is not None and not np.isfinite(self._z).all():
-            raise NonFiniteError("the noise source gave NaN or infinity", got=where, expected="finite numbers")
-        raise NonFiniteError(
-            "the state became NaN or infinite",
-            got=where,
-            expected="finite numbers",
-            fix="check the network's output range and the prediction type; try more steps or less guidance",
-        )
+            culprit = "network"
+        elif self._second is not None and not np.isfinite(self._second).all():
+            culprit = "second"
+        elif self._z is not None and not np.isfinite(self._z).all():
+            culprit = "noise"
+        raise not_finite(culprit, call=calls + 1, calls=self.plan.calls, t=t)
 
 
 def run_plan(plan: StepPlan, model: Model, x: Array, *, noise: Any = None, callback: Callback | None = None) -> Array:
     """Run a plan once: bind, run, return the sample. Float64 in, float64 throughout; else float32.
 
+    A device array (CuPy's) stays on its device, and so does the result; the model then gets device arrays too.
     `x` is the state to start from: `plan.init_scale` times unit noise, or data noised to the level `plan.start`.
 
     >>> import numpy as np
@@ -183,8 +147,14 @@ def run_plan(plan: StepPlan, model: Model, x: Array, *, noise: Any = None, callb
     >>> run_plan(plan, lambda x, t: 0 * x, x).shape
     (1, 2)
     """
-    x = np.asarray(x)
+    place = place_of(x)
+    x = np.asarray(x) if place is None else x
     dtype = np.float64 if x.dtype == np.float64 else np.float32
+    if place is not None:
+        from dpmrt.solvers_np.execution.device.executor import DeviceExecutor
+
+        done: Array = DeviceExecutor(plan, model, x.shape, dtype, place=place).run(x, noise=noise, callback=callback)
+        return done
     return Executor(plan, model, x.shape, dtype).run(x, noise=noise, callback=callback)
 
 

@@ -1,0 +1,214 @@
+"""A CuPy for tests: arrays on the host, kernels compiled as C++, streams that can be captured and replayed.
+
+It refuses what a GPU would refuse: copies and waits within a capture, kernels without a stream of one's own there.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from cuda_shim import compile_kernel
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class FakePointer:
+    def __init__(self, ptr: int) -> None:
+        self.ptr = ptr
+
+
+class Array:
+    """A device array: NumPy's memory, which only kernels, `set` and `get` reach."""
+
+    def __init__(self, host: np.ndarray[Any, Any]) -> None:
+        self._host = host
+
+    dtype = property(lambda self: self._host.dtype)
+    shape = property(lambda self: self._host.shape)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    nbytes = property(lambda self: self._host.nbytes)
+    strides = property(lambda self: self._host.strides)
+    data = property(lambda self: FakePointer(self._host.ctypes.data))
+    __cuda_array_interface__ = property(lambda self: {"shape": self.shape, "data": (self.data.ptr, False)})
+
+    @property
+    def flags(self) -> Any:
+        return types.SimpleNamespace(c_contiguous=self._host.flags.c_contiguous)
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __getitem__(self, index: Any) -> Array:
+        return Array(self._host[index])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        _outside_capture("an elementwise assignment")
+        self._host[index] = value._host if isinstance(value, Array) else value
+
+    def reshape(self, *shape: Any) -> Array:
+        viewed = self._host.reshape(*shape)
+        assert np.may_share_memory(viewed, self._host) or not self.size
+        return Array(viewed)
+
+    def copy(self) -> Array:
+        _outside_capture("an allocation")
+        return Array(self._host.copy())
+
+    def set(self, arr: Any, stream: Any = None) -> None:
+        _outside_capture("a copy from pageable memory")
+        assert isinstance(arr, np.ndarray)
+        if arr.dtype != self.dtype or arr.shape != self.shape:
+            raise TypeError(f"{arr.dtype}{arr.shape} into {self.dtype}{self.shape}")
+        _log("set", arr.nbytes)
+        self._host[...] = arr
+
+    def get(self, stream: Any = None) -> Any:
+        _outside_capture("a copy to pageable memory")
+        _log("get", self.nbytes)
+        return self._host.copy()
+
+
+class Graph:
+    def __init__(self, work: list[Callable[[], None]]) -> None:
+        self._work = work
+
+    def launch(self, stream: Any = None) -> None:
+        _log("graph", len(self._work))
+        for one in self._work:
+            one()
+
+
+class Stream:
+    current: ClassVar[list[Stream]] = []
+    known: ClassVar[dict[int, Stream]] = {}
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self.ptr = 0x5000 + 16 * len(Stream.known)
+        Stream.known[self.ptr] = self
+        self.recording: list[Callable[[], None]] | None = None
+        self.non_blocking = non_blocking
+        self.refuse_capture: Exception | None = None
+
+    def __enter__(self) -> Stream:
+        Stream.current.append(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        Stream.current.pop()
+
+    def synchronize(self) -> None:
+        _outside_capture("a synchronisation")
+        _log("synchronize", 0)
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if self.refuse_capture is not None:
+            raise self.refuse_capture
+        if self.recording is not None or not self.non_blocking:
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted")
+        self.recording = []
+
+    def end_capture(self) -> Graph:
+        if self.recording is None:
+            raise CUDARuntimeError("cudaErrorIllegalState: the stream is not capturing")
+        work, self.recording = self.recording, None
+        return Graph(work)
+
+    def is_capturing(self) -> bool:
+        return self.recording is not None
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        if self.recording is not None:
+            self.recording.append(work)
+        else:
+            work()
+
+
+class RawKernel:
+    def __init__(self, code: str, name: str, options: tuple[str, ...] = ()) -> None:
+        self._name = name
+        self._run = compile_kernel(code, name)
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
+        assert Stream.current, f"{self._name} launched on no stream"
+        assert all(isinstance(arg, np.generic) for arg in args)
+        assert block[0] <= 1024
+        _log("kernel", self._name)
+        Stream.current[-1].enqueue(lambda: self._run(grid, block, args))
+
+
+log: list[tuple[str, object]] = []
+memory = {"free": 8 << 30, "total": 16 << 30}
+
+
+def _log(kind: str, what: object) -> None:
+    log.append((kind, what))
+
+
+def _outside_capture(what: str) -> None:
+    for stream in Stream.known.values():
+        if stream.recording is not None:
+            raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while a stream is capturing")
+
+
+def _allocate(shape: Any, dtype: Any, value: Any) -> Array:
+    """Allocate as a device does, at multiples of 512 bytes."""
+    _outside_capture("an allocation")
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if size > memory["free"]:
+        raise OutOfMemoryError(f"Out of memory allocating {size} bytes")
+    room = np.zeros(size + 512, np.uint8)
+    shift = -room.ctypes.data % 512
+    host = room[shift : shift + size].view(dtype).reshape(shape)
+    host[...] = value
+    return Array(host)
+
+
+def module() -> types.ModuleType:
+    """Return a new `cupy`, to put in sys.modules."""
+    cupy = types.ModuleType("cupy")
+    for kind in (Array, CUDARuntimeError, OutOfMemoryError, Stream, RawKernel, Graph):
+        kind.__module__ = "cupy"
+    runtime = types.SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        memGetInfo=lambda: (memory["free"], memory["total"]),
+        getDeviceCount=lambda: 1,
+    )
+    cupy.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
+        Stream=Stream, Graph=Graph, runtime=runtime, memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+    )
+    names: dict[str, Any] = {
+        "__version__": "14.2.0",
+        "ndarray": Array,
+        "RawKernel": RawKernel,
+        "zeros": lambda shape, dtype=np.float64: _allocate(shape, dtype, 0),
+        "full": lambda shape, value, dtype: _allocate(shape, dtype, value),
+        "asarray": lambda values: Array(np.array(values)),
+    }
+    for name, value in names.items():
+        setattr(cupy, name, value)
+    return cupy
+
+
+def install(monkeypatch: Any) -> Any:
+    """Make `import cupy` find this module."""
+    gc.collect()
+    log.clear()
+    memory.update(free=8 << 30, total=16 << 30)
+    Stream.known.clear()
+    Stream.current.clear()
+    made = module()
+    monkeypatch.setitem(sys.modules, "cupy", made)
+    return made
