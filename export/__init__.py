@@ -1,4 +1,4 @@
-"""Torch networks to bundles: reading, tracing to ONNX, checking. The one place that needs torch."""
+"""Torch networks to bundles: reading, tracing to ONNX, checking; and bundles to TensorRT engines, without torch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ if TYPE_CHECKING:
     from dpmrt.export.bundle import export_bundle
     from dpmrt.export.certificate import verify
     from dpmrt.export.sources import Source, load_source
+    from dpmrt.export.tensorrt.build import BuiltEngine, build_engine
     from dpmrt.export.trace import trace_scheduler
 
-__all__ = ["Source", "export_bundle", "load_source", "trace_scheduler", "verify"]
+__all__ = ["BuiltEngine", "Source", "build_engine", "export_bundle", "load_source", "trace_scheduler", "verify"]
 
 _HOMES = {
+    "BuiltEngine": "dpmrt.export.tensorrt.build",
+    "build_engine": "dpmrt.export.tensorrt.build",
     "Source": "dpmrt.export.sources",
     "export_bundle": "dpmrt.export.bundle",
     "load_source": "dpmrt.export.sources",

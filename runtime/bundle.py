@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpmrt.engines import MANIFEST_NAME, PARITY_NAME, Manifest, read_manifest, shipped_bundle
+from dpmrt.engines import MANIFEST_NAME, PARITY_NAME, Manifest, hash_file, read_manifest, shipped_bundle
 from dpmrt.errors import BundleError, DpmrtError, ManifestError, OptionError
 from dpmrt.runtime.inferred import SCHEDULER, UNET, infer_manifest
 from dpmrt.runtime.sizes import show
@@ -79,10 +79,12 @@ def find_bundle(bundle: str | Path) -> Path:
         ) from None
 
 
-def open_bundle(bundle: str | Path, *, names: Mapping[str, str] | None = None) -> OpenBundle:
+def open_bundle(
+    bundle: str | Path, *, names: Mapping[str, str] | None = None, digest: Callable[[Path], str] = hash_file
+) -> OpenBundle:
     """Open a bundle, or a folder that optimum or diffusers wrote, and check all that can be checked.
 
-    `names` maps roles to the graph's names for a folder without a manifest.
+    `names` maps roles to the graph's names for a folder without a manifest; `digest` works out the hash of a file.
 
     >>> open_bundle("digits").manifest.name
     'digits'
@@ -105,7 +107,7 @@ def open_bundle(bundle: str | Path, *, names: Mapping[str, str] | None = None) -
             raise OptionError(
                 "names is for folders without a manifest", got=names, expected="None", fix=f"edit {MANIFEST_NAME}"
             )
-        manifest = _read_manifest(root)
+        manifest = _read_manifest(root, digest)
         scheduler_config = _read_json(root, manifest.scheduler)
     unet_config = _read_json(root, manifest.unet.config) if manifest.unet.config else {}
     opened = OpenBundle(root, manifest, scheduler_config, unet_config)
@@ -113,9 +115,9 @@ def open_bundle(bundle: str | Path, *, names: Mapping[str, str] | None = None) -
     return opened
 
 
-def _read_manifest(root: Path) -> Manifest:
+def _read_manifest(root: Path, digest: Callable[[Path], str]) -> Manifest:
     try:
-        return read_manifest(root)
+        return read_manifest(root, digest=digest)
     except DpmrtError:
         raise
     except (OSError, RuntimeError) as error:

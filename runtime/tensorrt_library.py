@@ -69,7 +69,9 @@ def load_library(flavour: Flavour | None = None) -> TensorRT:
 
 def _is_installed(flavour: Flavour) -> bool:
     try:
-        return find_spec(flavour) is not None
+        spec = find_spec(flavour)
+        # A mere folder of that name, which Python takes for a package, has no origin.
+        return spec is not None and spec.origin is not None
     except (ImportError, ValueError):
         return False
 

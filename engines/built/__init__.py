@@ -25,6 +25,7 @@ from dpmrt.engines.built.schema import (
     Request,
     Target,
 )
+from dpmrt.engines.built.source import source_hashes
 from dpmrt.engines.built.store import (
     ENGINES_FOLDER,
     ENGINES_VARIABLE,
@@ -67,6 +68,7 @@ __all__ = [
     "remember_hash",
     "remembered_hash",
     "remove_engine",
+    "source_hashes",
     "this_platform",
     "write_engine",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from dpmrt.engines.built.schema import EngineManifest, Library, Profile, Request
+from dpmrt.engines.built.schema import OLDEST_PORTABLE, EngineManifest, Library, Profile, Request
 from dpmrt.engines.built.store import list_engines, read_engine
 from dpmrt.errors import BackendError, BundleError
 
@@ -218,6 +218,8 @@ def _of_gpu(request: Request, machine: Machine) -> Iterator[Misfit]:
         yield Misfit("gpu", str(target), "no GPU", "run it where there is one, or engine='onnxruntime'")
         return
     if target.kind == "portable":
+        if not target.capabilities and _numbers(here) < _numbers(OLDEST_PORTABLE):
+            yield Misfit("compute_capability", f"{OLDEST_PORTABLE} or newer", here, "engine='onnxruntime'")
         if target.capabilities and here not in target.capabilities:
             fix = f"dpmrt build BUNDLE --target {','.join(_sm(cc) for cc in (*target.capabilities, here))}"
             yield Misfit("target.capabilities", ", ".join(target.capabilities), here, fix)

@@ -19,6 +19,9 @@ RECIPE = 1
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 TITLES: dict[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+#: the oldest compute capability of a portable engine: on 7.5 TensorRT-RTX cannot multiply matrices in fp32
+OLDEST_PORTABLE = "8.0"
+
 NetworkName = Literal["unet", "classifier"]
 Compatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 
@@ -76,7 +79,7 @@ Profile: TypeAlias = dict[str, Range]
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where an engine runs: on the GPU that it was tuned on, or on every GPU of the listed compute capabilities.
 
-    A portable target without `capabilities` is what the library takes when it is told none.
+    A portable target without `capabilities` is for all from OLDEST_PORTABLE: TensorRT-RTX's own choice without a GPU.
     """
 
     kind: Literal["device", "portable"]
@@ -88,7 +91,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __str__(self) -> str:
         if self.kind == "device":
             return f"device: {self.gpu} ({self.compute_capability}), {self.platform}"
-        return f"portable: {', '.join(self.capabilities) or 'the library decides'}, {self.platform}"
+        return f"portable: {', '.join(self.capabilities) or f'{OLDEST_PORTABLE} or newer'}, {self.platform}"
 
 
 class Flags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from dpmrt.runtime.cli import UNCHECKED
-from dpmrt.runtime.cli.network import last_verification, network_axes, network_facts, network_pins
+from dpmrt.runtime.cli.network import built_engines, last_verification, network_axes, network_facts, network_pins
 from dpmrt.runtime.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def _print_bundle(bundle: OpenBundle) -> None:
         _section("classifier's outputs", _tensors(classifier.outputs))
         _section("classifier's free axes", network_axes(classifier))
         _section("classifier's nodes pinned to fp32", network_pins(classifier))
+    _section("TensorRT engines", built_engines(bundle))
     _section("scheduler", bundle.scheduler_config.items())
     _section("provenance", manifest.provenance.items())
     _section(

@@ -51,6 +51,31 @@ def last_verification(bundle: OpenBundle) -> str:
     return "not yet" if report is None else f"{'passed' if report.passed else 'failed'}, {report.date}"
 
 
+def built_engines(bundle: OpenBundle) -> Iterator[tuple[str, str]]:
+    """Yield the TensorRT engines of a bundle, each with its target and profiles, or what is wrong with it."""
+    from dpmrt.engines.built import engines_folder, list_engines, misfits_of_source, read_engine, source_hashes
+
+    folder = engines_folder(bundle.root)
+    for entry in list_engines(folder):
+        if entry.manifest is None:
+            yield entry.key, f"cannot be used: {entry.problem.what if entry.problem else 'unreadable'}"
+            continue
+        request = entry.manifest.request
+        network = bundle.manifest.classifier if request.network == "classifier" else bundle.manifest.unet
+        text = f"{request.network}, {request.library}, {request.target}, {entry.manifest.plan.bytes:,} bytes"
+        try:
+            read_engine(folder, entry.key, check=False)
+        except BundleError as error:
+            text += f"; cannot be used: {error.what}"
+        if network is None or misfits_of_source(
+            request, request.network, source_hashes(bundle.root, network, bundle.manifest.files)
+        ):
+            text += "; of another graph"
+        yield entry.key, text
+        for number, profile in enumerate(request.profiles):
+            yield "", f"profile {number}: " + ", ".join(f"{name} {sizes}" for name, sizes in profile.items())
+
+
 def _files(bundle: OpenBundle, network: Network) -> list[Path]:
     """Return the graph and its weights, where these are files of their own."""
     from dpmrt.engines.onnx_external import external_locations

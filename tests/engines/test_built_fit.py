@@ -76,6 +76,13 @@ def test_a_portable_engine_for_other_capabilities() -> None:
     assert misfit.fix == "dpmrt build BUNDLE --target sm86,sm120,sm89"
 
 
+def test_a_portable_engine_on_an_old_gpu() -> None:
+    assert said(request_(), gpu="Tesla T4", compute_capability="7.5") == [
+        "compute_capability: built for 8.0 or newer, here 7.5"
+    ]
+    assert said(request_(), gpu="NVIDIA B200", compute_capability="10.0") == []
+
+
 def test_hardware_compatibility() -> None:
     ampere = request_(target=DEVICE, flags=Flags(hardware_compatibility="ampere_plus"))
     assert said(ampere, gpu="NVIDIA B200", compute_capability="10.0") == []
