@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dpmrt import __version__
 from dpmrt.errors import BackendError, DpmrtError, OptionError
-from dpmrt.runtime.backends import open_backend, plain_engines
+from dpmrt.runtime.backends import engine_options, open_backend, plain_engines
 from dpmrt.runtime.bench.first import first_sample
 from dpmrt.runtime.bench.peers import Peer, open_peer
 from dpmrt.runtime.bench.request import Request, make_request
@@ -92,7 +92,6 @@ def bench_bundle(
     options = {} if threads is None else {"threads": threads}
     task = {
         "bundle": str(opened.root),
-        "engine_options": options,
         "scheduler": against is not None,
         "steps": steps,
         "solver": solver,
@@ -107,9 +106,11 @@ def bench_bundle(
     unable: list[Unable] = []
     ran: dict[str, dict[int, Ran]] = {}
     for name in dict.fromkeys(engines or plain_engines()[1:]):
+        # Threads are for engines on the processor; one that was asked for by name says so itself.
+        taken = options if engines else {key: value for key, value in options.items() if key in engine_options(name)}
         try:
-            with _opened(opened, name, options) as (pipeline, overheard):
-                device = _device(overheard)
+            with _opened(opened, name, taken) as (pipeline, overheard):
+                device = overheard.device
                 ran[name], failures = _run_batches((name, pipeline, overheard), requests, plan, timing, tell, clock)
         except DpmrtError as error:
             # What was asked for by name has to run; what was not is listed.
@@ -120,7 +121,7 @@ def bench_bundle(
         first = None
         if fresh and not failures:
             tell(name, FIRST, 0.0)
-            first = FirstSample(**first_sample({**task, "engine": name}))
+            first = FirstSample(**first_sample({**task, "engine": name, "engine_options": taken}))
             tell(name, FIRST, 1.0)
         measured = tuple(entry[0] for entry in ran[name].values())
         results.append(EngineResult(name, device, first, measured, failures))
@@ -184,7 +185,7 @@ def _plan(opened: OpenBundle, steps: int | None, solver: str | None, against: st
 @contextmanager
 def _opened(opened: OpenBundle, name: str, options: Mapping[str, Any]) -> Iterator[tuple[Pipeline, Overheard]]:
     overheard = Overheard(open_backend(name, opened.root, opened.manifest.unet, **options))
-    with Pipeline(opened, overheard) as pipeline:
+    with Pipeline(opened, overheard.backend) as pipeline:
         yield pipeline, overheard
 
 
@@ -262,11 +263,6 @@ def _check_engines(engines: Sequence[str] | None) -> None:
         if name not in plain_engines():
             known = ", ".join(plain_engines())
             raise OptionError("unknown engine", got=repr(name), expected=known, fix="leave --engine out")
-
-
-def _device(backend: object) -> str:
-    """Return what an engine computes on: a backend on a GPU has a stream to wait for."""
-    return "cuda" if getattr(backend, "synchronise", None) is not None else "cpu"
 
 
 def _in_a_line(error: DpmrtError) -> str:

@@ -76,20 +76,36 @@ def measure_subject(
 
 
 class Overheard:
-    """A backend that remembers the calls that a pipeline binds, so that they can be made without its loop."""
+    """Remembers the calls that a pipeline binds on a backend, so that they can be made without its loop.
+
+    The backend itself is what the pipeline gets, which asks it for more than a wrapper would know to pass on.
+    """
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+        self.backend = backend
         self.bound: list[Call] = []
+        bind = backend.bind
 
-    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Call:
-        """Bind, and remember the call."""
-        call = self._backend.bind(inputs, outputs)
-        self.bound.append(call)
-        return call
+        def remembered(inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Call:
+            call = bind(inputs, outputs)
+            self.bound.append(call)
+            return call
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        setattr(backend, "bind", remembered)  # noqa: B010
+
+    @property
+    def device(self) -> str:
+        """Return what kind of device the backend computes on: `cpu` or `cuda`."""
+        return "cpu" if self._stream is None else "cuda"
+
+    def synchronise(self) -> None:
+        """Wait for the stream of a backend that has one."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    @property
+    def _stream(self) -> Any:
+        return getattr(getattr(self.backend, "place", None), "stream", None)
 
 
 class PipelineSubject:
@@ -99,7 +115,6 @@ class PipelineSubject:
         self._pipeline, self._overheard = pipeline, overheard
         self._request, self._plan = request, plan
         self._next = 0
-        self._wait = getattr(overheard, "synchronise", None)
         overheard.bound.clear()
         #: what was sampled
         self.result = self.sample()
@@ -121,5 +136,4 @@ class PipelineSubject:
 
     def synchronise(self) -> None:
         """Wait for the backend's stream, where it has one."""
-        if self._wait is not None:
-            self._wait()
+        self._overheard.synchronise()
