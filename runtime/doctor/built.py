@@ -79,5 +79,6 @@ def _describe(
         target=str(request.target) if request else None,
         problem=problem,
         misfits=fields,
-        rebuild=f"dpmrt build {bundle}{other}" if problem or fields else None,
+        # Where all that is wrong is that there is no GPU, building helps nothing.
+        rebuild=f"dpmrt build {bundle}{other}" if problem or any("build" in m.fix for m in fields) else None,
     )

@@ -14,7 +14,7 @@ from typing import TypeVar
 from dpmrt import __version__
 from dpmrt.errors import DpmrtError
 from dpmrt.runtime.doctor.child import ask
-from dpmrt.runtime.doctor.needs import NEEDS, missing
+from dpmrt.runtime.doctor.needs import NEEDS, PLUGIN, missing
 from dpmrt.runtime.doctor.schema import VERSION, BuiltEngine, DoctorReport, EngineState, Library, System
 from dpmrt.runtime.machine import installed, memory_bytes, processor, system, usable_cores
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 #: asked in a process of their own
 _PROBED = ("numpy", "onnxruntime", "cupy", "tensorrt", "tensorrt_rtx", "openvino")
 #: looked up only, as importing them takes seconds and sampling needs none of them
-_LISTED = ("torch", "diffusers", "onnx")
+_LISTED = (PLUGIN, "torch", "diffusers", "onnx")
 #: opened where no bundle is named
 _SHIPPED = "digits"
 
