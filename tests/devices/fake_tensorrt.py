@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import importlib.machinery
 import sys
 import types
 from collections.abc import Callable
@@ -334,7 +335,7 @@ def install(monkeypatch: Any, flavour: str = "tensorrt", version: str = "10.3.0"
     state.clear()
     state.update(settings={"profiles": [{}], "refit": False, "streams": False}, scratch=SCRATCH)
     module = types.ModuleType(flavour)
-    module.__spec__ = types.SimpleNamespace(name=flavour)  # type: ignore[assignment]
+    module.__spec__ = importlib.machinery.ModuleSpec(flavour, None, origin=f"/nowhere/{flavour}/__init__.py")
     names: dict[str, Callable[..., Any] | Any] = {
         "__version__": version,
         "Builder": object,

@@ -294,7 +294,9 @@ def test_other_weights_without_another_build(refittable: Path, tmp_path: Path, k
             "BF16": lambda a: (np.asarray(a, np.float32).view(np.uint32) >> 16).astype(np.uint16),
         }[kind]
         slope = np.array(0.0005, np.float32)
-        wide = {"BF16": lambda a: (a.astype(np.uint32) << 16).view(np.float32)}.get(kind, lambda a: a.astype(np.float32))
+        wide = {"BF16": lambda a: (a.astype(np.uint32) << 16).view(np.float32)}.get(
+            kind, lambda a: a.astype(np.float32)
+        )
         weights = _safetensors(tmp_path / "w.safetensors", unet__kernel=cast(kernel), table=cast(table), slope=slope)
         kernel, table = wide(cast(kernel)), wide(cast(table))
     request: Any = {"batch": 2, "steps": 4, "label": 1}
