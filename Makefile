@@ -2,6 +2,8 @@
 PYTHON ?= python3
 DEMO := .venv-demo
 DEV := .venv
+# The oldest and the newest Python API of TensorRT, looked at and never run: they need no TensorRT and no GPU.
+TRT_APIS := tensorrt-cu12-bindings==10.3.0 tensorrt-cu13-bindings==11.4.0.106
 PIP := -m pip --disable-pip-version-check install -q
 
 .PHONY: demo test lint types bench gpu-test clean help
@@ -47,5 +49,6 @@ $(DEMO)/.ready: pyproject.toml
 
 $(DEV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/python $(PIP) -c constraints.txt -e '.[export,viz,test]'
+	$(DEV)/bin/python $(PIP) -c constraints.txt -e '.[export,viz,test]' tensorrt-rtx-cu13
+	$(DEV)/bin/python -m pip --disable-pip-version-check download -q --no-deps -d build/trt-names $(TRT_APIS)
 	@touch $@

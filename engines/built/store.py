@@ -111,7 +111,7 @@ def write_engine(
     before = scratch.stat()
     record = record_file(scratch)
     manifest = EngineManifest(
-        format=ENGINE_FORMAT,
+        format="dpmrt-engine",
         version=ENGINE_VERSION,
         key=key,
         request=request,

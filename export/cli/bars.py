@@ -17,7 +17,13 @@ _DEEPEST = 3
 
 @contextmanager
 def builder_bars(console: Console) -> Iterator[Callable[[Event], None]]:
-    """Yield what to call with the builder's events: every phase that is under way has a bar, below its parent's."""
+    """Yield what to call with the builder's events: every phase that is under way has a bar, below its parent's.
+
+    Where nothing can be redrawn, as in a file, each of the outer phases is a line.
+    """
+    if not console.is_terminal:
+        yield lambda event: _print(console, event)
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -41,3 +47,8 @@ def builder_bars(console: Console) -> Iterator[Callable[[Event], None]]:
                 progress.update(bars[event.phase], completed=event.done)  # type: ignore[arg-type]
 
         yield tell
+
+
+def _print(console: Console, event: Event) -> None:
+    if isinstance(event, Started) and event.parent is None:
+        console.print(event.phase)
