@@ -133,6 +133,15 @@ def plain_engines() -> list[str]:
     return ["auto", *sorted(name for name, opener in BACKENDS.items() if opener is not _open_function)]
 
 
+def engine_options(engine: str) -> frozenset[str]:
+    """Return the options that an engine takes.
+
+    >>> sorted(engine_options("onnxruntime"))
+    ['threads']
+    """
+    return frozenset(BACKENDS[engine].__kwdefaults__ or {})
+
+
 def open_backend(engine: str, root: Path, network: Network, **options: Any) -> Backend:
     """Open `network` of the bundle in `root` with the backend of this name; "auto" is the best that is here.
 
