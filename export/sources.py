@@ -86,7 +86,7 @@ class Source:
 
     def predict(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return what the network in fp32 gives for one tensor a role."""
-        return self.interface.call(self.model, tensors)
+        return torch.from_numpy(self.run(self.interface.call, tensors))
 
     def run(
         self, forward: Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor], tensors: Mapping[str, torch.Tensor]

@@ -62,7 +62,7 @@ def sample_with_torch(
     x_T = torch.randn(shape, generator=generator)
     x = x_T * getattr(scheduler, "init_noise_sigma", 1.0)  # flow-matching schedulers have none
     options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    predict = _predictor(source, condition or Condition())
+    predict = step_predictor(source, condition or Condition())
     scale = getattr(scheduler, "scale_model_input", lambda sample, t: sample)
     states: list[Array] = []
     times = [float(t) for t in scheduler.timesteps]
@@ -98,7 +98,8 @@ def predict_guided(source: Source, wanted: Tensors, null: Tensors, scale: float)
     return torch.cat([base + scale * (moved - base), variance], axis)
 
 
-def _predictor(source: Source, condition: Condition) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def step_predictor(source: Source, condition: Condition) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return predict(x, t): the network, told a condition and guided as it says."""
     wanted = {role: torch.from_numpy(value) for role, value in condition.wanted.items()}
     null = {role: torch.from_numpy(value) for role, value in condition.null.items()}
     scale = condition.guidance

@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpmrt.runtime.bench.run import bench_bundle as bench_bundle
     from dpmrt.runtime.bundle import OpenBundle as OpenBundle
     from dpmrt.runtime.bundle import open_bundle as open_bundle
     from dpmrt.runtime.pipeline import Pipeline as Pipeline
     from dpmrt.runtime.pipeline import load as load
 
-__all__ = ["OpenBundle", "Pipeline", "load", "open_bundle"]
+__all__ = ["OpenBundle", "Pipeline", "bench_bundle", "load", "open_bundle"]
 
-_HOMES = {"OpenBundle": "bundle", "open_bundle": "bundle", "Pipeline": "pipeline", "load": "pipeline"}
+_HOMES = {
+    "OpenBundle": "bundle",
+    "open_bundle": "bundle",
+    "Pipeline": "pipeline",
+    "load": "pipeline",
+    "bench_bundle": "bench.run",
+}
 
 
 def __getattr__(name: str) -> Any:

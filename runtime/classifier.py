@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpmrt.engines import Network
 from dpmrt.errors import ArrayError, BundleError, NonFiniteError
-from dpmrt.runtime.backends import open_backend
+from dpmrt.runtime.backends import host_engine, open_backend
 from dpmrt.runtime.labels import check_labels
 from dpmrt.runtime.network_checks import check_network, check_rows
 from dpmrt.runtime.request import Labels, check_array
@@ -33,7 +33,7 @@ class Classifier:
         self._network = network
         self._classes = classes
         self._out = next(spec for spec in network.outputs if spec.role == "gradient")
-        self._backend = open_backend("auto", root, network)
+        self._backend = open_backend(host_engine(network), root, network)
         try:
             check_network(self._backend, network)
         except BaseException:

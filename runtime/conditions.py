@@ -55,7 +55,7 @@ def check_conditions(
     """Settle conditions and guidance scale for one request of samples of this shape."""
     network = bundle.manifest.unet
     given, away = _mapping("conditions", conditions), _mapping("negative", negative)
-    taken = _taken(network, shape)
+    taken = condition_specs(network, shape)
     labels = _labels(taken)
     if label is not None:
         if labels is None:
@@ -70,7 +70,7 @@ def check_conditions(
         raise OptionError("the network takes no text", expected="encoder_hidden_states=None", fix="leave it out")
     _add(given, TEXT, hidden, "encoder_hidden_states=... and conditions")
     _add(away, TEXT, null_hidden, "negative_hidden_states=... and negative")
-    opposed = _opposed(network, taken)
+    opposed = opposed_specs(network, taken)
     _check_known("conditions", given, taken)
     _check_known("negative", away, opposed)
     scale = check_scale(
@@ -194,8 +194,8 @@ def extra_spec(network: Network, shape: tuple[int, ...]) -> TensorSpec:
     return TensorSpec(EXTRA, sample.name, sample.dtype, (sample.shape[0], *named))
 
 
-def _taken(network: Network, shape: tuple[int, ...]) -> dict[str, TensorSpec]:
-    """Return what `conditions` may name."""
+def condition_specs(network: Network, shape: tuple[int, ...]) -> dict[str, TensorSpec]:
+    """Return what `conditions` may name, for samples of this shape."""
     folded = network.folded_guidance
     taken = {spec.role: spec for spec in network.conditions if not (folded and spec.role.startswith(NEGATIVE))}
     if network.extra_channels:
@@ -203,7 +203,7 @@ def _taken(network: Network, shape: tuple[int, ...]) -> dict[str, TensorSpec]:
     return taken
 
 
-def _opposed(network: Network, taken: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+def opposed_specs(network: Network, taken: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
     """Return what `negative` may name, with the specification that its array has to meet."""
     if not network.folded_guidance:
         return {role: spec for role, spec in taken.items() if spec.shape}

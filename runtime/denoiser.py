@@ -17,7 +17,7 @@ StepCall: TypeAlias = Callable[[float, int], None]
 
 
 class Denoiser:
-    """A model for the executor, for one batch size, with or without classifier-free guidance.
+    """A model for the executor on the host, for one batch size, with or without classifier-free guidance.
 
     Unguided, the backend reads the executor's state and writes into its slots, and nothing is copied; so too where
     guidance is a part of the graph. Guided otherwise, it runs once on a doubled batch, whose first half is
@@ -77,7 +77,7 @@ class Denoiser:
 
         Of a network that also learned a variance, the outputs hold it or not, as the plan reads it or not.
         """
-        channels = _channels(self._out, x, self._axis)
+        channels = output_channels(self._out, x, self._axis)
         self._check_variance(channels, x, outputs[0])
         if self._guided:
             return self._bind_guided(x, outputs)
@@ -160,9 +160,13 @@ class Denoiser:
         source = self._source
         if source is None:
             source = np.zeros((self._rows, *x.shape[1:]), self._sample.dtype)
+        return source, np.zeros(self._raw_shape(x), self._out.dtype)
+
+    def _raw_shape(self, x: Array) -> tuple[int, ...]:
+        """Return the shape of all that the network gives for a state like `x`."""
         shape = [self._rows, *x.shape[1:]]
-        shape[self._axis] = _channels(self._out, x, self._axis)
-        return source, np.zeros(shape, self._out.dtype)
+        shape[self._axis] = output_channels(self._out, x, self._axis)
+        return tuple(shape)
 
     def _stage_extra(self, extra: tuple[int, ...]) -> tuple[Array, Array]:
         """Return the input for state and extra channels together, and the part of it that is for the latter."""
@@ -193,7 +197,7 @@ def _of_role(specs: Sequence[TensorSpec], role: str) -> TensorSpec:
     return next(spec for spec in specs if spec.role == role)
 
 
-def _channels(out: TensorSpec, x: Array, axis: int) -> int:
+def output_channels(out: TensorSpec, x: Array, axis: int) -> int:
     """Return the network's output channels: more than `x` has where it also learned a variance, which is left out."""
     channels = out.shape[axis] if len(out.shape) == x.ndim else None
     pairs = list(zip(out.shape, x.shape))

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from dpmrt.engines import MANIFEST_NAME, Manifest
 from dpmrt.errors import ArrayError, BackendError, BundleError, OptionError
 from dpmrt.runtime.backends import Backend, open_backend
+from dpmrt.runtime.binding import Bound, bind_network
 from dpmrt.runtime.bundle import OpenBundle, open_bundle
 from dpmrt.runtime.classifier import Classifier
 from dpmrt.runtime.conditions import Conditions, check_conditions
-from dpmrt.runtime.denoiser import Denoiser
 from dpmrt.runtime.network_checks import check_network, check_times
 from dpmrt.runtime.request import (
     Labels,
@@ -33,7 +33,6 @@ from dpmrt.runtime.request import (
 from dpmrt.runtime.sizes import Sizes
 from dpmrt.solvers_np import (
     Callback,
-    Executor,
     NoiseSchedule,
     NoiseSource,
     StepPlan,
@@ -89,7 +88,7 @@ class Pipeline:
         self.bundle = bundle
         self._backend: Backend | None = backend
         self._classifier: Classifier | None = None
-        self._bound: OrderedDict[tuple[object, ...], tuple[Denoiser, Executor]] = OrderedDict()
+        self._bound: OrderedDict[tuple[object, ...], Bound] = OrderedDict()
         self._lock = threading.RLock()
         self._running = False
 
@@ -214,6 +213,23 @@ class Pipeline:
                 self._classifier = Classifier(self.bundle.root, network, classes=self.bundle.classes)
             return self._classifier.gradient(x, t, label)
 
+    def refit(self, weights: str | Path) -> None:
+        """Put other weights of the same network into a built engine, from .onnx or .safetensors, without a rebuild.
+
+        `load(bundle, engine="tensorrt", refit=weights)` does it at once. The engine has to be built with --refit.
+        """
+        with self._lock:
+            backend = self._open_backend()
+            refit = getattr(backend, "refit", None)
+            if refit is None:
+                raise BackendError(
+                    "the engine takes no other weights",
+                    got=type(backend).__name__,
+                    expected="a TensorRT engine that was built with --refit",
+                    fix="load(bundle, engine='tensorrt')",
+                )
+            refit(weights)
+
     def sample_shape(self, x_T: NDArray[Any] | None = None, shape: Sequence[int] | None = None) -> tuple[int, ...]:
         """Return one sample's shape: `shape`, that of `x_T`, or the network's usual one."""
         chosen = self._usual_shape(x_T) if shape is None else check_shape(shape)
@@ -297,16 +313,14 @@ class Pipeline:
         except OptionError:
             return None
 
-    def _bind(
-        self, plan: StepPlan, batch: int, shape: tuple[int, ...], conditions: Conditions
-    ) -> tuple[Denoiser, Executor]:
+    def _bind(self, plan: StepPlan, batch: int, shape: tuple[int, ...], conditions: Conditions) -> Bound:
         backend = self._open_backend()
         shapes = conditions.shapes()
         key = (plan.digest(), batch, shape, conditions.guided, tuple(sorted(shapes.items())))
         bound = self._bound.pop(key, None)
         if bound is None:
-            denoiser = Denoiser(backend, self.manifest.unet, batch, guided=conditions.guided, conditions=shapes)
-            bound = denoiser, Executor(plan, denoiser, (batch, *shape))
+            network, guided = self.manifest.unet, conditions.guided
+            bound = bind_network(backend, network, plan, (batch, *shape), guided=guided, conditions=shapes)
             while len(self._bound) >= _KEPT_BINDINGS:
                 self._bound.popitem(last=False)
         self._bound[key] = bound

@@ -15,7 +15,6 @@ from dpmrt.export.certificate.bundle_side import CALLS, TRAJECTORY, Expected, Ra
 from dpmrt.export.certificate.cases import make_cases
 from dpmrt.export.certificate.conditions import guidance_scale, make_condition
 from dpmrt.export.certificate.limits import limits_of
-from dpmrt.export.certificate.machine import processor
 from dpmrt.export.certificate.measures import peak_of
 from dpmrt.export.certificate.reference import find_source, run_calls
 from dpmrt.export.certificate.sizes import sizes_of_shape
@@ -26,6 +25,7 @@ from dpmrt.files import atomic_write, check_writable
 from dpmrt.runtime import open_bundle
 from dpmrt.runtime.bundle import OpenBundle
 from dpmrt.runtime.charts import check_drawing
+from dpmrt.runtime.machine import processor
 from dpmrt.runtime.request import check_batch
 from dpmrt.solvers_np import TorchCPUNoise, plan_from_diffusers
 

@@ -14,6 +14,7 @@ from dpmrt.engines import Network, TensorSpec
 from dpmrt.errors import MissingExtraError
 from dpmrt.export.sources import Source
 from dpmrt.runtime.backends import Backend
+from dpmrt.runtime.backends.base import run_once
 
 try:
     from polygraphy.backend.base import BaseRunner
@@ -80,8 +81,9 @@ class BackendRunner(_Runner):
         (out,) = (spec for spec in self._network.outputs if spec.role == "out_sample")
         given: tuple[int, ...] = arrays["sample"].shape
         shape = [axis if isinstance(axis, int) else sizes.get(axis, given[i]) for i, axis in enumerate(out.shape)]
-        result: NDArray[Any] = np.zeros(shape, out.dtype)
-        self._backend.bind({s.name: arrays[s.role] for s in self._inputs}, {out.name: result})()
+        result: NDArray[Any] = run_once(
+            self._backend, {s.name: arrays[s.role] for s in self._inputs}, out.name, np.zeros(shape, out.dtype)
+        )
         return result.astype(np.float32)
 
 

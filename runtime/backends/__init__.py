@@ -9,9 +9,19 @@ from typing import Any, TypeAlias
 from dpmrt.engines import Network, TensorSpec
 from dpmrt.errors import BackendError, OptionError
 from dpmrt.runtime.backends.base import Backend, Tensor, check_buffers
+from dpmrt.runtime.backends.choice import choose_engine, host_engine, log_choice
 from dpmrt.runtime.backends.function import FunctionBackend
 
-__all__ = ["BACKENDS", "Backend", "FunctionBackend", "Tensor", "check_buffers", "open_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "FunctionBackend",
+    "Tensor",
+    "check_buffers",
+    "choose_engine",
+    "host_engine",
+    "open_backend",
+]
 
 Opener: TypeAlias = Callable[..., Backend]
 
@@ -58,7 +68,64 @@ def _tensors(specs: tuple[TensorSpec, ...]) -> list[Tensor]:
     return [Tensor(spec.name, spec.dtype, spec.shape) for spec in specs]
 
 
-BACKENDS: dict[str, Opener] = {"onnxruntime": _open_ort, "emulated": _open_emulated, "numpy": _open_function}
+def _open_tensorrt(
+    root: Path,
+    network: Network,
+    *,
+    folder: str | Path | None = None,
+    refit: str | Path | None = None,
+    weight_streaming_budget: int | None = None,
+) -> Backend:
+    from dpmrt.runtime.backends.tensorrt import TensorRTBackend
+
+    budget = weight_streaming_budget
+    return TensorRTBackend(root, network, folder=folder, refit=refit, weight_streaming_budget=budget)
+
+
+def _open_tensorrt_rtx(
+    root: Path,
+    network: Network,
+    *,
+    folder: str | Path | None = None,
+    refit: str | Path | None = None,
+    weight_streaming_budget: int | None = None,
+) -> Backend:
+    from dpmrt.runtime.backends.tensorrt import TensorRTBackend
+
+    budget = weight_streaming_budget
+    return TensorRTBackend(
+        root, network, flavour="tensorrt_rtx", folder=folder, refit=refit, weight_streaming_budget=budget
+    )
+
+
+def _open_ort_cuda(root: Path, network: Network, *, folder: str | Path | None = None) -> Backend:
+    from dpmrt.runtime.backends.ort_gpu import OrtGpuBackend
+
+    return OrtGpuBackend(root, network, "cuda", folder=folder)
+
+
+def _open_ort_tensorrt(root: Path, network: Network, *, folder: str | Path | None = None) -> Backend:
+    from dpmrt.runtime.backends.ort_gpu import OrtGpuBackend
+
+    return OrtGpuBackend(root, network, "tensorrt", folder=folder)
+
+
+def _open_ort_tensorrt_rtx(root: Path, network: Network, *, folder: str | Path | None = None) -> Backend:
+    from dpmrt.runtime.backends.ort_gpu import OrtGpuBackend
+
+    return OrtGpuBackend(root, network, "tensorrt-rtx", folder=folder)
+
+
+BACKENDS: dict[str, Opener] = {
+    "onnxruntime": _open_ort,
+    "emulated": _open_emulated,
+    "numpy": _open_function,
+    "tensorrt": _open_tensorrt,
+    "tensorrt-rtx": _open_tensorrt_rtx,
+    "ort-cuda": _open_ort_cuda,
+    "ort-tensorrt": _open_ort_tensorrt,
+    "ort-tensorrt-rtx": _open_ort_tensorrt_rtx,
+}
 
 
 def plain_engines() -> list[str]:
@@ -66,10 +133,25 @@ def plain_engines() -> list[str]:
     return ["auto", *sorted(name for name, opener in BACKENDS.items() if opener is not _open_function)]
 
 
+def engine_options(engine: str) -> frozenset[str]:
+    """Return the options that an engine takes.
+
+    >>> sorted(engine_options("onnxruntime"))
+    ['threads']
+    """
+    return frozenset(BACKENDS[engine].__kwdefaults__ or {})
+
+
 def open_backend(engine: str, root: Path, network: Network, **options: Any) -> Backend:
-    """Open `network` of the bundle in `root` with the backend of this name; "auto" is one that runs it anywhere."""
-    usual = "emulated" if network.precision.kind == "bf16" else "onnxruntime"
-    name = usual if engine == "auto" else engine
+    """Open `network` of the bundle in `root` with the backend of this name; "auto" is the best that is here.
+
+    `choose_engine` says what that is; it is the processor unless there is a GPU and something built for it.
+    """
+    name = engine
+    if engine == "auto":
+        choice = choose_engine(root, network, options)
+        log_choice(choice)
+        name = choice.engine
     opener = BACKENDS.get(name)
     if opener is None:
         known = ", ".join(["auto", *sorted(BACKENDS)])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmrt.errors import ArrayError
+from dpmrt.solvers_np.execution.device.place import Place, address
 
 Array: TypeAlias = NDArray[Any]
 Call: TypeAlias = Callable[[], None]
@@ -59,6 +60,23 @@ class Backend(Protocol):
         """Let go of the network; a bound call made afterwards raises BackendError."""
 
 
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """A backend whose buffers are device arrays, and whose calls are enqueued on the stream of its place."""
+
+    @property
+    def place(self) -> Place:
+        """Return where the buffers have to be, and the stream that calls are ordered on."""
+
+    @property
+    def capturable(self) -> bool:
+        """Return whether a call only enqueues, so that it may become part of a CUDA graph."""
+
+    @property
+    def generation(self) -> int:
+        """Return a number that changes when a captured call would no longer be what a new one is."""
+
+
 def check_buffers(
     specs: tuple[Sequence[Tensor], Sequence[Tensor]], inputs: Mapping[str, Array], outputs: Mapping[str, Array]
 ) -> None:
@@ -76,13 +94,32 @@ def check_buffers(
             _check_buffer(kind, by_name[name], array)
     for target in outputs:
         for source in inputs:
-            if np.may_share_memory(outputs[target], inputs[source]):
+            if _overlap(outputs[target], inputs[source]):
                 raise ArrayError(
                     "an output buffer shares memory with an input buffer",
                     got=f"{target} and {source}",
                     expected="separate buffers",
                     fix="allocate the output on its own",
                 )
+
+
+def run_once(backend: Backend, inputs: Mapping[str, Array], name: str, out: Array) -> Array:
+    """Run a backend once from arrays of the host into `out`, wherever it computes, and return that.
+
+    For a single answer, as in comparisons; sampling binds its buffers once.
+    """
+    if not isinstance(backend, DeviceBackend):
+        backend.bind(inputs, {name: out})()
+        return out
+    place = backend.place
+    with place.work():
+        there = {key: place.zeros(array.shape, array.dtype) for key, array in inputs.items()}
+        for key, array in inputs.items():
+            place.upload(there[key], array)
+        result = place.zeros(out.shape, out.dtype)
+        backend.bind(there, {name: result})()
+        out[...] = place.download(result)
+    return out
 
 
 def _check_buffer(kind: str, spec: Tensor, array: Array) -> None:
@@ -102,5 +139,13 @@ def _check_buffer(kind: str, spec: Tensor, array: Array) -> None:
             expected="C order",
             fix="pass np.ascontiguousarray(...)",
         )
-    if kind == "output" and not array.flags.writeable:
+    if kind == "output" and not getattr(array.flags, "writeable", True):
         raise ArrayError(f"output buffer `{spec.name}` is read-only", expected="a writeable array")
+
+
+def _overlap(one: Array, other: Array) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.may_share_memory(one, other)
+    # Device arrays are contiguous when they come here, so their addresses say it all.
+    first, second = address(one), address(other)
+    return first < second + other.nbytes and second < first + one.nbytes

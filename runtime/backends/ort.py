@@ -30,8 +30,8 @@ class OrtBackend:
     """
 
     def __init__(self, model: Path, *, threads: int | None = None) -> None:
-        ort = _library()
-        self._errors = _error_types(ort)
+        ort = load_onnxruntime()
+        self._errors = error_types(ort)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -45,13 +45,13 @@ class OrtBackend:
         except self._errors as error:
             raise BackendError(
                 "ONNX Runtime refuses the network",
-                got=_first_line(error),
+                got=first_line(error),
                 expected=f"a valid ONNX model in {model}",
                 fix="export the network again: dpmrt export SOURCE -o BUNDLE",
             ) from error
         self._binding = ort.IOBinding
-        self.inputs = tuple(_tensor(node) for node in self._session.get_inputs())
-        self.outputs = tuple(_tensor(node) for node in self._session.get_outputs())
+        self.inputs = tuple(tensor_of(node) for node in self._session.get_inputs())
+        self.outputs = tuple(tensor_of(node) for node in self._session.get_outputs())
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Call:
         """Fix the buffers of a call once."""
@@ -66,14 +66,14 @@ class OrtBackend:
             for name, array in outputs.items():
                 binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         except self._errors as error:
-            raise BackendError("ONNX Runtime refuses the buffers", got=_first_line(error)) from error
+            raise BackendError("ONNX Runtime refuses the buffers", got=first_line(error)) from error
 
         def run(_alive: object = buffers) -> None:
             session = self._open_session()
             try:
                 session.run_with_iobinding(binding, self._run_options)
             except self._errors as error:
-                raise BackendError("the network failed in ONNX Runtime", got=_first_line(error)) from error
+                raise BackendError("the network failed in ONNX Runtime", got=first_line(error)) from error
 
         return run
 
@@ -87,7 +87,8 @@ class OrtBackend:
         return self._session
 
 
-def _library() -> ModuleType:
+def load_onnxruntime() -> ModuleType:
+    """Return ONNX Runtime, imported when it is needed, or say what is missing."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -111,14 +112,15 @@ def _library() -> ModuleType:
     return module
 
 
-def _error_types(ort: ModuleType) -> tuple[type[Exception], ...]:
+def error_types(ort: ModuleType) -> tuple[type[Exception], ...]:
     """Return the exceptions of the library, which share no base class of their own."""
     state = ort.capi.onnxruntime_pybind11_state
     own = (value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
     return (*own, RuntimeError, ValueError)
 
 
-def _tensor(node: Any) -> Tensor:
+def tensor_of(node: Any) -> Tensor:
+    """Return an input or output of a session."""
     dtype = _DTYPES.get(node.type)
     if dtype is None:
         raise BackendError(
@@ -144,5 +146,6 @@ def _check_threads(threads: object) -> int:
     return number
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what the library says."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from dpmrt.runtime.cli import UNCHECKED
-from dpmrt.runtime.cli.network import built_engines, last_verification, network_axes, network_facts, network_pins
+from dpmrt.runtime.cli.network import (
+    built_engines,
+    engine_auto,
+    last_verification,
+    network_axes,
+    network_facts,
+    network_pins,
+)
 from dpmrt.runtime.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -84,6 +91,7 @@ def _facts(bundle: OpenBundle) -> Iterator[Fact]:
     defaults = manifest.defaults
     chosen = "".join(f", {key}={value}" for key, value in defaults.options.items())
     yield "by default", f"{defaults.steps} steps, {defaults.solver or 'the scheduler below'}{chosen}"
+    yield "engine auto", engine_auto(bundle)
     yield "verified", last_verification(bundle)
 
 

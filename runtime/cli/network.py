@@ -40,6 +40,14 @@ def network_pins(network: Network) -> Iterator[tuple[str, str]]:
         yield pin.node, pin.why
 
 
+def engine_auto(bundle: OpenBundle) -> str:
+    """Return what runs the network here unless an engine is named, and why."""
+    from dpmrt.runtime.backends import choose_engine
+
+    choice = choose_engine(bundle.root, bundle.manifest.unet)
+    return f"{choice.engine}: {choice.why}"
+
+
 def last_verification(bundle: OpenBundle) -> str:
     """Return how the last verification of a bundle ended, and when."""
     from dpmrt.engines import read_parity

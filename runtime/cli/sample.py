@@ -12,6 +12,7 @@ import click
 from dpmrt.errors import OptionError
 from dpmrt.runtime.cli import UNCHECKED
 from dpmrt.runtime.cli.arrays import parse_files, read_arrays, read_noise, write_array
+from dpmrt.runtime.cli.notices import notices
 from dpmrt.runtime.cli.progress import progress_bar
 from dpmrt.runtime.cli.values import parse_pairs, parse_shape
 
@@ -51,6 +52,7 @@ _OWN = {name: f"--{name}" for name in ("batch", "seed", "steps", "solver", "guid
 @click.option("--scale", type=int, help="Size of a pixel.  [default: makes a picture at least 64 wide]")
 @click.option("--engine", default="auto", show_default=True, help="What runs the network.")
 @click.option("--threads", type=int, help="Threads of the engine.  [default: the engine's choice]")
+@click.option("--engine-option", "engine_pairs", multiple=True, metavar="KEY=VALUE", help="An option of the engine.")
 @click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
@@ -73,6 +75,7 @@ def command(
     scale: int | None,
     engine: str,
     threads: int | None,
+    engine_pairs: tuple[str, ...],
     progress: bool | None,
     quiet: bool,
 ) -> None:
@@ -112,8 +115,10 @@ def command(
     _check_places({"--out": out, "--save-plan": save_plan}, read, find_bundle(bundle))
     x_T = None if noise is None else read_noise(noise)
     given, away = (read_arrays(flag, named) for flag, named in files.items())
-    engine_options: dict[str, Any] = {} if threads is None else {"threads": threads}
-    with load(bundle, engine, **engine_options) as pipeline:
+    engine_options = parse_pairs(engine_pairs, what="an option of the engine")
+    if threads is not None:
+        engine_options["threads"] = threads
+    with notices(quiet), load(bundle, engine, **engine_options) as pipeline:
         if pipeline.bundle.inferred and not quiet:
             click.echo(UNCHECKED, err=True)
         sizes = pipeline.sample_shape(x_T, sizes)

@@ -9,7 +9,7 @@ import gc
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from cuda_shim import compile_kernel
@@ -91,8 +91,8 @@ class Graph:
 
 
 class Stream:
-    current: list[Stream] = []
-    known: dict[int, Stream] = {}
+    current: ClassVar[list[Stream]] = []
+    known: ClassVar[dict[int, Stream]] = {}
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         self.ptr = 0x5000 + 16 * len(Stream.known)

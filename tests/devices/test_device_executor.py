@@ -175,7 +175,7 @@ def test_a_network_that_fails_is_named_as_in_numpy(cupy: Any, case: str) -> None
         seen: list[int] = []
         model.times.clear()
         with pytest.raises(NonFiniteError) as caught:
-            executor.run(x, noise=make_noise("torch-cpu", 3), callback=lambda event: seen.append(event.index))
+            executor.run(x, noise=make_noise("torch-cpu", 3), callback=lambda event, to=seen: to.append(event.index))
         assert str(caught.value) == str(expected.value)
         assert len(seen) == spoil[0]
         # what failed left nothing behind

@@ -60,7 +60,8 @@ def test_auto_runs_the_graph_itself_in_other_precisions(tmp_path: Path) -> None:
 
 
 def test_engines_are_listed_and_checked(tmp_path: Path) -> None:
-    assert plain_engines() == ["auto", "emulated", "onnxruntime"]
+    gpu = ["ort-cuda", "ort-tensorrt", "ort-tensorrt-rtx", "tensorrt", "tensorrt-rtx"]
+    assert plain_engines() == ["auto", "emulated", "onnxruntime", *gpu]
     root = write(tmp_path, "bf16", emulated=True)
     with pytest.raises(OptionError, match="unknown engine") as caught:
         load(root, "tensorrtx")

@@ -59,6 +59,7 @@ class DeviceExecutor:
         if len(self.shape) < 2 or min(self.shape) < 1:
             raise ArrayError("the shape needs a batch axis and at least one more", got=self.shape)
         self._place = place
+        self._digest = plan.digest()
         self._model = model if hasattr(model, "bind_device") else _Function(model)
         with place.work():
             self._build(Layout.of(plan))
@@ -136,7 +137,7 @@ class DeviceExecutor:
         return start
 
     def _key(self) -> Hashable:
-        return (self.plan.digest(), self.shape, address(self._rows), address(self._flags), self._model.state())
+        return (self._digest, self.shape, address(self._rows), address(self._flags), self._model.state())
 
     def _bind(self, x: Any, times: Sequence[float]) -> tuple[Any, DeviceCall]:
         """Return the place of an output of two parts, if it has two, and the call."""

@@ -1,0 +1,1 @@
+"""How fast a bundle samples: `bench_bundle` measures it, engine by engine, and beside torch where asked."""

@@ -1,0 +1,1 @@
+"""What is installed here, what it can run, and what is missing."""
