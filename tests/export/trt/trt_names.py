@@ -34,7 +34,7 @@ SPELLED: dict[str, str] = {
     "self._trt": MODULE,
     "tensorrt_engine.py: self.engine": "ICudaEngine",
     "engine.engine": "ICudaEngine",
-    "self._engine": "ICudaEngine",
+    "runtime_cache.py: self._engine": "ICudaEngine",
     "self._runtime": "Runtime",
     "self._context": "IExecutionContext",
     "self._create_context()": "IExecutionContext",
