@@ -22,12 +22,19 @@ from large_export import MAKE, SD15
 
 DPMRT = str(Path(sys.executable).parent / "dpmrt")
 LATENTS = "sample:{0}x4x64x64,encoder_hidden_states:{0}x77x768"
+PIXELS = "sample:{0}x3x32x32"
+
+
+def _shapes(text: str, low: int, usual: int, high: int) -> list[str]:
+    return [f"--{name}Shapes={text.format(size)}" for name, size in (("min", low), ("opt", usual), ("max", high))]
+
+
 #: shapes, and the seconds and gigabytes that a build may take
 NETWORKS: dict[str, tuple[list[str], float | None, float | None]] = {
     "digits": ([], None, None),
-    "cifar": (["--minShapes=sample:1x3x32x32", "--optShapes=sample:4x3x32x32", "--maxShapes=sample:16x3x32x32"], None, None),
-    "sd15": ([f"--{name}Shapes={LATENTS.format(size)}" for name, size in (("min", 1), ("opt", 2), ("max", 8))], 60, 7),
-}  # fmt: skip
+    "cifar": (_shapes(PIXELS, 1, 4, 16), None, None),
+    "sd15": (_shapes(LATENTS, 1, 2, 8), 60, 7),
+}
 
 MAKE_CIFAR = """
 import json, sys, torch

@@ -21,9 +21,24 @@ PARAMETERS: dict[str, str | None] = {
     "config": "IBuilderConfig",
     "tensor": "ITensor",
     "logger": "ILogger",
-    "severity": "ILogger",
+    "trt": MODULE,
+    "runtime_cache.py: engine": "ICudaEngine",
+    "refitter": "Refitter",
+    "severity": None,
+    "strategy": None,
     "out": None,
     "stream": None,
+}
+#: fields and calls of ours that hold or return TensorRT's objects, as they are spelled; some in one file alone
+SPELLED: dict[str, str] = {
+    "self._trt": MODULE,
+    "tensorrt_engine.py: self.engine": "ICudaEngine",
+    "engine.engine": "ICudaEngine",
+    "runtime_cache.py: self._engine": "ICudaEngine",
+    "self._runtime": "Runtime",
+    "self._context": "IExecutionContext",
+    "self._create_context()": "IExecutionContext",
+    "runtime_cache.py: self._cache": "IRuntimeCache",
 }
 RETURNS: dict[tuple[str, str], str] = {
     ("Builder", "create_network"): "INetworkDefinition",
@@ -34,6 +49,15 @@ RETURNS: dict[tuple[str, str], str] = {
     ("IBuilderConfig", "get_timing_cache"): "ITimingCache",
     ("ITimingCache", "serialize"): "IHostMemory",
     ("OnnxParser", "get_error"): "ParserError",
+    ("OnnxParserRefitter", "get_error"): "ParserError",
+    ("Runtime", "deserialize_cuda_engine"): "ICudaEngine",
+    ("ICudaEngine", "create_execution_context"): "IExecutionContext",
+    ("ICudaEngine", "create_runtime_config"): "IRuntimeConfig",
+    ("ICudaEngine", "get_tensor_dtype"): "DataType",
+    ("ICudaEngine", "get_tensor_mode"): "TensorIOMode",
+    ("IRuntimeConfig", "create_runtime_cache"): "IRuntimeCache",
+    ("IRuntimeCache", "serialize"): "IHostMemory",
+    ("Refitter", "get_weights_prototype"): "Weights",
     ("INetworkDefinition", "get_input"): "ITensor",
     ("INetworkDefinition", "get_output"): "ITensor",
 }
@@ -59,7 +83,8 @@ class Uses:
 def names_in(path: Path) -> Uses:
     uses = Uses()
     tree = ast.parse(path.read_text(), str(path))
-    _scope(path, tree, {}, uses)
+    here = {text.removeprefix(f"{path.name}: "): kind for text, kind in SPELLED.items()}
+    _scope(path, tree, {text: kind for text, kind in here.items() if ": " not in text}, uses)
     return uses
 
 
@@ -70,7 +95,9 @@ def _scope(path: Path, scope: ast.AST, outer: dict[str, str | None], uses: Uses)
         for argument in arguments:
             known.pop(argument.arg, None)
             if isinstance(argument.annotation, ast.Name) and argument.annotation.id == "Any":
-                known[argument.arg] = PARAMETERS.get(argument.arg, "?")
+                known[argument.arg] = PARAMETERS.get(
+                    f"{path.name}: {argument.arg}", PARAMETERS.get(argument.arg, "?")
+                )
     nested: list[ast.AST] = []
     own = list(_own(scope, nested))
     for node in own:
@@ -123,6 +150,8 @@ def _kind(node: ast.expr, known: dict[str, str | None]) -> str | None:
     """Return the class of an expression's value, MODULE, "?" for what is Any and unknown, None for what is ours."""
     if isinstance(node, ast.Name):
         return known.get(node.id)
+    if isinstance(node, (ast.Attribute, ast.Call)) and (spelled := known.get(ast.unparse(node))) is not None:
+        return spelled
     if isinstance(node, ast.Attribute):
         if node.attr == "module":
             return MODULE
