@@ -11,7 +11,7 @@ from dpmrt.engines.schema import FileRecord, Network
 from dpmrt.errors import BundleError
 
 
-def source_hashes(root: Path, network: Network, files: Mapping[str, FileRecord]) -> dict[str, str]:
+def source_hashes(root: Path, network: Network, files: Mapping[str, FileRecord] | None = None) -> dict[str, str]:
     """Return the SHA-256 of the graph of a network and of its weights, by path within the bundle.
 
     `files` are the records of a manifest whose files were checked; without them, as in a folder that optimum wrote,
@@ -22,8 +22,9 @@ def source_hashes(root: Path, network: Network, files: Mapping[str, FileRecord])
     graph = root / network.path
     try:
         beside = sorted(external_locations(graph))
-        names = [network.path, *((PurePosixPath(network.path).parent / name).as_posix() for name in beside)]
-        return {name: remembered_hash(root / name) for name in names}
+        found = [(PurePosixPath(network.path).parent / name).as_posix() for name in beside]
+        # A folder without a manifest says nothing of its weights but in the graph.
+        return {name: remembered_hash(root / name) for name in (network.path, *network.data, *found)}
     except (OSError, ValueError) as error:
         raise BundleError(
             f"{network.path} or its weights cannot be read",

@@ -56,8 +56,8 @@ def log_choice(choice: Choice) -> None:
 
 def _no_tensorrt(root: Path, network: Network, gpu: Gpu) -> str | None:
     """Return why no engine of TensorRT can run the network here; None if one can."""
-    from dpmrt.engines.built import engines_folder, find_engine, list_engines
-    from dpmrt.runtime.backends.tensorrt import machine_of, source_hashes
+    from dpmrt.engines.built import engines_folder, find_engine, list_engines, source_hashes
+    from dpmrt.runtime.backends.tensorrt import machine_of
     from dpmrt.runtime.tensorrt_library import installed_flavours, load_library
 
     folder = engines_folder(root)

@@ -18,7 +18,7 @@ from dpmrt.engines.built import (
     Machine,
     engines_folder,
     find_engine,
-    remembered_hash,
+    source_hashes,
     this_platform,
 )
 from dpmrt.errors import BackendError, DpmrtError
@@ -255,11 +255,6 @@ class _Bound:
     def _address(self, name: str, array: Any) -> None:
         if not self._context.set_tensor_address(name, address(array)):
             raise BackendError(f"TensorRT refuses the buffer of `{name}`", got=self._engine.messages.take())
-
-
-def source_hashes(root: Path, network: Network) -> dict[str, str]:
-    """Return the SHA-256 of a network's graph and of its weights, by their paths in the bundle."""
-    return {name: remembered_hash(root / name) for name in (network.path, *network.data)}
 
 
 def machine_of(library: TensorRT | None, gpu: Gpu | None) -> Machine:

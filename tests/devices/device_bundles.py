@@ -16,10 +16,10 @@ from dpmrt.engines.built import (
     Request,
     Target,
     engines_folder,
+    source_hashes,
     this_platform,
     write_engine,
 )
-from dpmrt.runtime.backends.tensorrt import source_hashes
 from dpmrt.runtime.gpu import Gpu
 
 GPU = Gpu("Fake H100", "9.0", "13.0", 80 << 30, "580.65.06", 70 << 30)
