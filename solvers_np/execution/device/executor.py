@@ -225,13 +225,13 @@ class DeviceExecutor:
             return
         row = int(wrong[0])
         step, _, _, calls = self._script[row]
-        flag, culprit = int(flags[row]), "state"
-        for bit, name in ((BAD_NETWORK, "network"), (BAD_SECOND, "second"), (BAD_NOISE, "noise")):
-            if flag & bit:
-                culprit = name
-                break
-        named: dict[str, Culprit] = {"network": "network", "second": "second", "noise": "noise", "state": "state"}
-        raise not_finite(named[culprit], call=calls + 1, calls=self.plan.calls, t=step.t)
+        causes: tuple[tuple[int, Culprit], ...] = (
+            (BAD_NETWORK, "network"),
+            (BAD_SECOND, "second"),
+            (BAD_NOISE, "noise"),
+        )
+        culprit: Culprit = next((name for bit, name in causes if int(flags[row]) & bit), "state")
+        raise not_finite(culprit, call=calls + 1, calls=self.plan.calls, t=step.t)
 
 
 class _Function:
