@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from dpmrt.runtime.bench.run import bench_bundle as bench_bundle
     from dpmrt.runtime.bundle import OpenBundle as OpenBundle
     from dpmrt.runtime.bundle import open_bundle as open_bundle
+    from dpmrt.runtime.guidance.asked import Guidance as Guidance
     from dpmrt.runtime.pipeline import Pipeline as Pipeline
     from dpmrt.runtime.pipeline import load as load
 
-__all__ = ["OpenBundle", "Pipeline", "bench_bundle", "load", "open_bundle"]
+__all__ = ["Guidance", "OpenBundle", "Pipeline", "bench_bundle", "load", "open_bundle"]
 
 _HOMES = {
+    "Guidance": "guidance.asked",
     "OpenBundle": "bundle",
     "open_bundle": "bundle",
     "Pipeline": "pipeline",

@@ -38,6 +38,18 @@ class OpenBundle:
         except OptionError:
             return None
 
+    @functools.cached_property
+    def classifier_config(self) -> Mapping[str, Any]:
+        """Return what the bundle says about its classifier beside the graph; empty where it says nothing."""
+        classifier = self.manifest.classifier
+        return _read_json(self.root, classifier.config) if classifier is not None and classifier.config else {}
+
+    @property
+    def classifier_classes(self) -> int | None:
+        """Return how many classes the classifier tells apart: what it says, or else as many as the network knows."""
+        count = self.classifier_config.get("classes", self.classes)
+        return count if isinstance(count, int) else None
+
     @property
     def inferred(self) -> bool:
         """Return whether there was no manifest, so that the inputs are the graph's and no file was checked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from dpmrt.engines import NEGATIVE, Network, TensorSpec
 from dpmrt.errors import ArrayError, OptionError
 from dpmrt.runtime.bundle import OpenBundle
-from dpmrt.runtime.guidance import check_scale
+from dpmrt.runtime.guidance import Scales, check_guidance
+from dpmrt.runtime.guidance.asked import Asked
 from dpmrt.runtime.labels import check_labels
 from dpmrt.runtime.request import Labels, check_array
 from dpmrt.runtime.sizes import UNNAMED, Sizes, show
@@ -30,10 +31,15 @@ _VECTOR = 2
 class Conditions:
     """What the network is conditioned on, role by role, and without it; `guided` when a doubled batch needs both."""
 
-    values: Mapping[str, Array] = field(default_factory=dict)
-    null: Mapping[str, Array] = field(default_factory=dict)
-    scale: float = 1.0
+    values: Mapping[str, Array]
+    null: Mapping[str, Array]
+    scales: Scales
     guided: bool = False
+
+    @property
+    def scale(self) -> float:
+        """Return the scale of guidance of the first sample, before any interval or schedule."""
+        return float(self.scales.base[0])
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of one sample's condition, role by role."""
@@ -46,13 +52,13 @@ def check_conditions(
     shape: tuple[int, ...],
     *,
     label: Labels = None,
-    guidance: float | None = None,
+    guidance: Asked = None,
     conditions: Mapping[str, Any] | None = None,
     negative: Mapping[str, Any] | None = None,
     hidden: Array | None = None,
     null_hidden: Array | None = None,
 ) -> Conditions:
-    """Settle conditions and guidance scale for one request of samples of this shape."""
+    """Settle conditions and scales of guidance for one request of samples of this shape."""
     network = bundle.manifest.unet
     given, away = _mapping("conditions", conditions), _mapping("negative", negative)
     taken = condition_specs(network, shape)
@@ -73,19 +79,18 @@ def check_conditions(
     opposed = opposed_specs(network, taken)
     _check_known("conditions", given, taken)
     _check_known("negative", away, opposed)
-    scale = check_scale(
-        bundle.manifest, guidance, labelled=labels is not None and LABELS in given, negative=bool(away)
-    )
+    labelled = labels is not None and LABELS in given
+    scales = check_guidance(bundle.manifest, guidance, batch, labelled=labelled, negative=bool(away))
     checker = _Checker(bundle, batch, network, shape)
     values = {role: checker.value(spec, given.get(role)) for role, spec in taken.items()}
     if network.folded_guidance:
         for role, spec in opposed.items():
-            values[NEGATIVE + role] = checker.folded(spec, away.get(role), values[role], scale)
-        return Conditions(values, {}, scale)
+            values[NEGATIVE + role] = checker.folded(spec, away.get(role), values[role], scales)
+        return Conditions(values, {}, scales)
     null = {role: checker.null(spec, away.get(role), values[role]) for role, spec in taken.items()}
-    if scale == 0.0:
-        values, scale = null, 1.0
-    return Conditions(values, null, scale, guided=scale != 1.0)
+    if scales.constant == 0.0:
+        values, scales = null, Scales.same(batch, 1.0)
+    return Conditions(values, null, scales, guided=scales.constant != 1.0)
 
 
 class _Checker:
@@ -122,17 +127,17 @@ class _Checker:
             )
         return array
 
-    def folded(self, spec: TensorSpec, value: Any, given: Array, scale: float) -> Array:
+    def folded(self, spec: TensorSpec, value: Any, given: Array, scales: Scales) -> Array:
         """Return what an input of the graph gets that guidance moves away from."""
         role = spec.role.removeprefix(NEGATIVE)
         if _is_label(spec) and (value is not None or self._null_label is not None):
             return self._label(value)
-        if value is None and scale == 1.0:
+        if value is None and scales.constant == 1.0:
             return given
         if value is None:
             raise OptionError(
                 f"guidance moves away from a negative {role}, which is missing",
-                got=f"guidance={scale:g}, and no negative {role}",
+                got=f"guidance={scales.base[0]:g}, and no negative {role}",
                 expected=self._expected(spec),
                 fix=f"negative={{{role!r}: ...}} (--negative {role}=FILE.npy), or guidance=1",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from dpmrt.engines import Network, TensorSpec
 from dpmrt.errors import BundleError, OptionError
 from dpmrt.runtime.backends.base import Array, Backend, Call, Tensor
 from dpmrt.runtime.conditions import EXTRA
+from dpmrt.runtime.guidance.rescale import rescale_guided
 from dpmrt.runtime.network_checks import check_network, check_rows
 
 StepCall: TypeAlias = Callable[[float, int], None]
@@ -21,9 +23,11 @@ class Denoiser:
 
     Unguided, the backend reads the executor's state and writes into its slots, and nothing is copied; so too where
     guidance is a part of the graph. Guided otherwise, it runs once on a doubled batch, whose first half is
-    conditioned and whose second is not. Extra channels lie behind those of the state, in a buffer of both.
+    conditioned and whose second is not; where a call's scales are all 1, on the first half alone if the network
+    takes that. Extra channels lie behind those of the state, in a buffer of both.
 
-    `conditions` gives, role by role, the shape of one sample's condition; `condition` fills them in.
+    `conditions` gives, role by role, the shape of one sample's condition; `condition` fills them in, and begins to
+    count the calls, each of which has its own scales.
     """
 
     def __init__(
@@ -54,15 +58,23 @@ class Denoiser:
         self._extra: Array | None = None
         if extra is not None:
             self._source, self._extra = self._stage_extra(extra)
-        self._scale = 1.0
+        self._real = np.dtype(np.float32)
+        self._rescale = 0.0
+        Denoiser.set_scales(self, 1.0)
 
     def condition(
-        self, values: Mapping[str, Array], null: Mapping[str, Array] | None = None, scale: float = 1.0
+        self,
+        values: Mapping[str, Array],
+        null: Mapping[str, Array] | None = None,
+        scale: float | Array = 1.0,
+        rescale: float = 0.0,
     ) -> None:
-        """Write the conditions of the next run into the bound buffers; `null` and `scale` are for guidance."""
-        self._scale = float(scale)
-        if self._folded is not None:
-            self._folded.fill(scale)
+        """Write the conditions of the next run into the bound buffers; what follows `values` is for guidance.
+
+        `scale` is as for `set_scales`; `rescale` is how far deviations are brought back.
+        """
+        self._rescale = float(rescale)
+        self.set_scales(scale)
         extra = {} if self._extra is None else {EXTRA: self._extra}
         for role, buffer in (*self._conditions.items(), *extra.items()):
             if buffer.ndim == 0:
@@ -72,6 +84,15 @@ class Denoiser:
             if self._guided:
                 buffer[self._batch :] = (null or {})[role]
 
+    def set_scales(self, scale: float | Array) -> None:
+        """Set the scales of guidance from the next call on: one for all, or (calls, batch), of one call for all."""
+        table = np.atleast_2d(np.asarray(scale, np.float64))
+        self._table = np.broadcast_to(table, (len(table), self._batch))
+        axes = (1,) * (len(self._sample.shape) - 1)
+        self._columns = self._table.reshape(*self._table.shape, *axes).astype(self._real)
+        self._alone = (self._table == 1.0).all(axis=1).tolist()
+        self._made = 0
+
     def bind(self, x: Array, outputs: Sequence[Array]) -> StepCall:
         """Return call(t, slot), which runs the network on `x` and writes its output into outputs[slot].
 
@@ -79,6 +100,8 @@ class Denoiser:
         """
         channels = output_channels(self._out, x, self._axis)
         self._check_variance(channels, x, outputs[0])
+        self._real = outputs[0].dtype
+        Denoiser.set_scales(self, self._table)
         if self._guided:
             return self._bind_guided(x, outputs)
         direct = self._sample.dtype == x.dtype.name and self._out.dtype == x.dtype.name and self._extra is None
@@ -105,23 +128,22 @@ class Denoiser:
             )
 
     def _bind_direct(self, x: Array, outputs: Sequence[Array]) -> StepCall:
-        calls = [self._bind(x, output) for output in outputs]
-        time = self._time
+        calls, tell = [self._bind(x, output) for output in outputs], self._teller()
 
         def call(t: float, slot: int) -> None:
-            time.fill(t)
+            tell(t)
             calls[slot]()
 
         return call
 
     def _bind_staged(self, x: Array, outputs: Sequence[Array]) -> StepCall:
         source, raw = self._stage(x)
-        run, time = self._bind(source, raw), self._time
+        run, tell = self._bind(source, raw), self._teller()
         state = self._first(source, x.shape[self._axis])
         kept = self._first(raw, outputs[0].shape[self._axis])
 
         def call(t: float, slot: int) -> None:
-            time.fill(t)
+            tell(t)
             np.copyto(state, x, casting="same_kind")
             run()
             np.copyto(outputs[slot], kept)
@@ -138,20 +160,57 @@ class Denoiser:
         read = outputs[0].shape[self._axis] > channels
         variance = raw[: self._batch, channels : outputs[0].shape[1]]
         guided = [self._first(out, channels) for out in outputs]
+        flat = np.zeros(prod(x.shape[1:]), self._real)
+        scratch = flat.reshape(x.shape[1:])
+        alone, first = self._halves(), list[Call]()
 
         def call(t: float, slot: int) -> None:
             time.fill(t)
-            for half in halves:
-                np.copyto(half, x, casting="same_kind")
-            run()
-            out = guided[slot]
-            np.subtract(given, null, out=out, dtype=out.dtype)
-            np.multiply(out, self._scale, out=out)
-            np.add(out, null, out=out)
+            index, out = self._index(), guided[slot]
+            if alone and self._alone[index]:
+                np.copyto(halves[0], x, casting="same_kind")
+                if not first:
+                    first.append(self._bind(source[: self._batch], raw[: self._batch]))
+                first[0]()
+                np.copyto(out, given)
+            else:
+                for half in halves:
+                    np.copyto(half, x, casting="same_kind")
+                run()
+                np.subtract(given, null, out=out, dtype=out.dtype)
+                np.multiply(out, self._columns[index], out=out)
+                np.add(out, null, out=out)
+                if self._rescale:
+                    rescale_guided(out, given, self._rescale, flat, scratch)
             if read:
                 np.copyto(outputs[slot][:, channels:], variance)
 
         return call
+
+    def _index(self) -> int:
+        """Return the row of scales for the next call; a run that follows without new conditions begins again."""
+        index = self._made % len(self._table)
+        self._made += 1
+        return index
+
+    def _teller(self) -> Callable[[float], None]:
+        """Return what tells the network the time, and the scale if it guides by itself."""
+        time, folded = self._time, self._folded
+        if folded is None:
+            return time.fill
+
+        def tell(t: float) -> None:
+            time.fill(t)
+            row = self._table[self._index()]
+            folded[...] = row if folded.size == len(row) else row[0]
+
+        return tell
+
+    def _halves(self) -> bool:
+        """Return whether the network takes the conditioned half alone."""
+        axes = [spec.shape[0] for spec in self._network.inputs if spec.shape and spec.role != "timestep"]
+        limits = [self._network.axes.get(axis) for axis in axes if isinstance(axis, str)]
+        return len(limits) == len(axes) and all(axis is None or axis.takes(self._batch) for axis in limits)
 
     def _first(self, array: Array, channels: int) -> Array:
         return array[(slice(None),) * self._axis + (slice(channels),)]
@@ -186,9 +245,12 @@ class Denoiser:
         return np.zeros((self._rows, *shape) if spec.shape else (), spec.dtype)
 
     def _bind(self, x: Array, out: Array) -> Call:
-        buffers = {"sample": x, "timestep": self._time, **self._conditions}
+        buffers = {"timestep": self._time, **self._conditions}
         if self._folded is not None:
             buffers["guidance_scale"] = self._folded
+        if len(x) < self._rows:
+            buffers = {role: array[: len(x)] if array.ndim else array for role, array in buffers.items()}
+        buffers["sample"] = x
         inputs = {spec.name: buffers[spec.role] for spec in self._network.inputs}
         return self._backend.bind(inputs, {self._out.name: out})
 

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmrt.engines import MANIFEST_NAME, Manifest
-from dpmrt.errors import BackendError, BundleError, OptionError
+from dpmrt.engines import Manifest
+from dpmrt.errors import BackendError, OptionError
 from dpmrt.runtime.asked import sample_shape, settle_request
 from dpmrt.runtime.backends import Backend, open_backend
 from dpmrt.runtime.binding import Bound, bind_network
@@ -22,6 +22,8 @@ from dpmrt.runtime.bundle import OpenBundle, open_bundle
 from dpmrt.runtime.classifier import Classifier
 from dpmrt.runtime.conditions import Conditions, check_conditions
 from dpmrt.runtime.drivers import DRIVERS, Driven, NetworkModel, find_driver, refuse_given
+from dpmrt.runtime.guidance.asked import Asked as AskedGuidance
+from dpmrt.runtime.guidance.judge import classifier_hooks, need_classifier
 from dpmrt.runtime.network_checks import check_network
 from dpmrt.runtime.plans import make_plan, settle_plan
 from dpmrt.runtime.request import Labels, check_batch, check_noise
@@ -102,7 +104,7 @@ class Pipeline:
         seed: int | Sequence[int] = 0,
         steps: int | None = None,
         solver: str | None = None,
-        guidance: float | None = None,
+        guidance: AskedGuidance = None,
         label: Labels = None,
         conditions: Mapping[str, Any] | None = None,
         negative: Mapping[str, Any] | None = None,
@@ -115,6 +117,9 @@ class Pipeline:
         hooks: Sequence[Hook] = (),
         encoder_hidden_states: NDArray[Any] | None = None,
         negative_hidden_states: NDArray[Any] | None = None,
+        classifier_scale: float | Sequence[float] | None = None,
+        classifier_label: Labels = None,
+        classifier_mode: str | None = None,
         **solver_options: Any,
     ) -> NDArray[np.float32]:
         """Draw `batch` samples; the array, (batch, *shape), is the caller's.
@@ -125,9 +130,10 @@ class Pipeline:
         to begin from as it is, at the level where the plan starts. `hooks` may change outputs and states on the way.
 
         `label` is one class or one a sample. `conditions` are arrays by their names, of one row or one row a sample,
-        `negative` those that guidance moves away from, `guidance` its scale; text may be given by
-        `encoder_hidden_states` and `negative_hidden_states` instead. A request that cannot be honoured raises before
-        the network runs.
+        `negative` those that guidance moves away from, `guidance` its scale, one a sample, or a `Guidance`; text may be
+        given by `encoder_hidden_states` and `negative_hidden_states` instead. `classifier_scale` guides by the bundle's
+        classifier to `classifier_label`, or else `label`; `classifier_mode` is "auto", "mean" or "noise". A request
+        that cannot be honoured raises before the network runs.
 
         >>> with load("digits") as pipeline:
         ...     pipeline.sample(3, seed=7, steps=5).dtype
@@ -148,7 +154,9 @@ class Pipeline:
                 callback=callback,
                 encoder_hidden_states=encoder_hidden_states,
                 negative_hidden_states=negative_hidden_states,
-                **refuse_given(steps=steps, plan=plan, start=start, hooks=hooks or None),
+                **refuse_given(
+                    steps=steps, plan=plan, start=start, hooks=hooks or None, classifier_scale=classifier_scale
+                ),
                 **solver_options,
             )
             return driven.samples
@@ -170,13 +178,25 @@ class Pipeline:
         )
         plan = settle_plan(self.bundle, plan, steps, solver, solver_options)
         check_noise(plan, noise)
+        guides = classifier_hooks(
+            self.bundle,
+            plan,
+            asked.x.shape,
+            self.classifier_gradient,
+            scale=classifier_scale,
+            label=classifier_label,
+            mode=classifier_mode,
+            usual=label,
+        )
+        hooks = (*guides, *hooks)
         x = asked.x
         if plan.init_scale != 1 and not asked.begun:
             x = x * x.dtype.type(plan.init_scale)
         settled = asked.conditions
+        scales = settled.scales.table(plan)
         with self._turn():
             denoiser, executor = self._bind(plan, asked.batch, asked.shape, settled)
-            denoiser.condition(settled.values, settled.null, settled.scale)
+            denoiser.condition(settled.values, settled.null, scales, settled.scales.rescale)
             return executor.run(x, noise=asked.stream if noise is None else noise, callback=callback, hooks=hooks)
 
     def drive(
@@ -252,15 +272,8 @@ class Pipeline:
         with self._lock:
             self._open_backend()
             if self._classifier is None:
-                network = self.manifest.classifier
-                if network is None:
-                    raise BundleError(
-                        "the bundle has no classifier",
-                        got=self.bundle.root,
-                        expected=f"`classifier` in {MANIFEST_NAME}",
-                        fix="export the network again together with its classifier",
-                    )
-                self._classifier = Classifier(self.bundle.root, network, classes=self.bundle.classes)
+                network, classes = need_classifier(self.bundle), self.bundle.classifier_classes
+                self._classifier = Classifier(self.bundle.root, network, classes=classes)
             return self._classifier.gradient(x, t, label)
 
     def refit(self, weights: str | Path) -> None:

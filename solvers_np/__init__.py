@@ -1,6 +1,7 @@
 """Samplers as data: schedules, grids and solvers that compile to a StepPlan, and the executor that runs it."""
 
 from dpmrt.solvers_np.compile import compile_plan
+from dpmrt.solvers_np.corrections import CorrectState, CorrectX0
 from dpmrt.solvers_np.execution.events import Callback, StepEvent
 from dpmrt.solvers_np.execution.executor import BindableModel, Executor, run_plan
 from dpmrt.solvers_np.execution.hooks import CallView, Hook, RunView, StateView
@@ -45,6 +46,8 @@ __all__ = [
     "Callback",
     "Case",
     "Clip",
+    "CorrectState",
+    "CorrectX0",
     "Discard",
     "DynamicThreshold",
     "Executor",

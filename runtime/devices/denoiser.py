@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,19 @@ from dpmrt.solvers_np.execution.device.kernels import Kernels, Launch
 from dpmrt.solvers_np.execution.device.place import Place, address
 
 
+class _Guided(NamedTuple):
+    """What combines the halves of the doubled batch, for each call, and what then brings deviations back."""
+
+    combine: list[Launch]
+    rescale: Launch
+
+
 class DeviceDenoiser(Denoiser):
     """A Denoiser whose buffers are on a device.
 
     What a run is conditioned on is written into the host's buffers, as there, and copied to the device's, which keep
-    their addresses; so a captured trajectory serves every label, text and scale of guidance.
+    their addresses; so a captured trajectory serves every label, text and scale of guidance. The doubled batch is run
+    at every call, whatever its scales.
     """
 
     def __init__(
@@ -38,7 +46,9 @@ class DeviceDenoiser(Denoiser):
         self._kernels = Kernels(self._place)
         self._mirrors: dict[int, tuple[Array, Any]] = {}
         self._time_there = self._place.zeros(self._time.shape, self._time.dtype)
-        self._scale_there: Any = None
+        #: the scales of each call, and how far deviations are brought back, where guidance needs them
+        self._scales_there: Any = None
+        self._rescale_there: Any = None
 
     @property
     def capturable(self) -> bool:
@@ -47,33 +57,55 @@ class DeviceDenoiser(Denoiser):
 
     def state(self) -> Hashable:
         """Return what a captured call depends on beside its buffers."""
-        return self._on_device.generation
+        return self._on_device.generation, self._rescale > 0
 
     def condition(
-        self, values: Mapping[str, Array], null: Mapping[str, Array] | None = None, scale: float = 1.0
+        self,
+        values: Mapping[str, Array],
+        null: Mapping[str, Array] | None = None,
+        scale: float | Array = 1.0,
+        rescale: float = 0.0,
     ) -> None:
         """Write the conditions of the next run into the bound buffers, on the host and then on the device."""
-        super().condition(values, null, scale)
+        super().condition(values, null, scale, rescale)
         with self._place.work():
             for here, there in self._mirrors.values():
                 self._place.upload(there, here)
-            if self._scale_there is not None:
-                self._place.upload(self._scale_there, np.array([self._scale]))
+            if self._rescale_there is not None:
+                self._place.upload(self._rescale_there, np.array([self._rescale]))
+
+    def set_scales(self, scale: float | Array) -> None:
+        """Set the scales of guidance, on the host and then on the device."""
+        super().set_scales(scale)
+        if self._scales_there is not None:
+            calls, width = self._scales_there.shape
+            with self._place.work():
+                self._place.upload(self._scales_there, np.broadcast_to(self._table[:, :width], (calls, width)))
 
     def bind_device(self, place: Place, x: Any, outputs: Sequence[Any], times: Sequence[float]) -> DeviceCall:
         """Return call(index, slot), which enqueues the network on `x` at times[index] into outputs[slot]."""
         assert place.stream is self._place.stream
         table = self._time_table(times)
-        time = self._time_there
-        tell = [self._kernels.bytes(address(table) + k * time.nbytes, time) for k in range(len(times))]
+        told = [self._tell(table, self._time_there, len(times))]
+        if self._folded is not None:
+            self._scales_there = self._place.zeros((len(times), self._folded.size), self._folded.dtype)
+            told.append(self._tell(self._scales_there, self._there(self._folded), len(times)))
+        elif self._guided:
+            self._scales_there = self._place.zeros((len(times), self._batch), x.dtype)
+            self._rescale_there = self._place.zeros(1, x.dtype)
+        tell = list(zip(*told))
         before, run, after = self._stages(x, outputs)
 
         def call(index: int, slot: int) -> None:
-            tell[index]()
-            for launch in before:
+            for launch in (*tell[index], *before):
                 launch()
             run[slot]()
-            for launch in after[slot]:
+            guided, rest = after[slot]
+            if guided is not None:
+                guided.combine[index]()
+                if self._rescale:
+                    guided.rescale()
+            for launch in rest:
                 launch()
 
         # The table is only known by its address.
@@ -85,6 +117,11 @@ class DeviceDenoiser(Denoiser):
         table = call.table  # type: ignore[attr-defined]
         self._place.upload(table[:1], np.full(self._time.shape, t, self._time.dtype)[None])
 
+    def _tell(self, table: Any, target: Any, calls: int) -> list[Launch]:
+        """Return, for each call, what copies its row of a table into a buffer of the network."""
+        origin = address(table)
+        return [self._kernels.bytes(origin + k * target.nbytes, target) for k in range(calls)]
+
     def _time_table(self, times: Sequence[float]) -> Any:
         host = np.stack([np.full(self._time.shape, t, self._time.dtype) for t in times])
         table = self._place.zeros(host.shape, host.dtype)
@@ -93,13 +130,13 @@ class DeviceDenoiser(Denoiser):
 
     def _stages(
         self, x: Any, outputs: Sequence[Any]
-    ) -> tuple[list[Launch], list[Callable[[], None]], list[list[Launch]]]:
+    ) -> tuple[list[Launch], list[Callable[[], None]], list[tuple[_Guided | None, list[Launch]]]]:
         """Return what runs before the network, the network for each slot, and what runs after it."""
         channels = output_channels(self._out, x, self._axis)
         self._check_variance(channels, x, outputs[0])
         direct = self._sample.dtype == x.dtype.name and self._out.dtype == x.dtype.name and self._extra is None
         if direct and not self._guided and channels == outputs[0].shape[self._axis]:
-            return [], [self._run(x, out) for out in outputs], [[] for _ in outputs]
+            return [], [self._run(x, out) for out in outputs], [(None, []) for _ in outputs]
         raw = self._place.zeros(self._raw_shape(x), self._out.dtype)
         if self._source is not None:
             source = self._there(self._source)
@@ -112,22 +149,22 @@ class DeviceDenoiser(Denoiser):
         stage = self._kernels.move(x, source, own, offsets=(0, 0), pitches=(own, taken), outer=outer, copies=copies)
         return [stage], [run] * len(outputs), [self._unstage(x, raw, out) for out in outputs]
 
-    def _unstage(self, x: Any, raw: Any, out: Any) -> list[Launch]:
+    def _unstage(self, x: Any, raw: Any, out: Any) -> tuple[_Guided | None, list[Launch]]:
         """Return what takes the output that is wanted, guided or as it is, from all that the network gave."""
         given, kept, own = self._block(raw), self._block(out), self._block(x)
         outer, pitches = x.size // own, (given, kept)
+        move = self._kernels.move
         if not self._guided:
-            return [self._kernels.move(raw, out, kept, offsets=(0, 0), pitches=pitches, outer=outer)]
-        if self._scale_there is None:
-            self._scale_there = self._place.zeros(1, x.dtype)
-        null = raw.size // 2
-        made = [
-            self._kernels.combine(raw, out, own, null=null, pitches=pitches, outer=outer, scale=self._scale_there)
+            return None, [move(raw, out, kept, offsets=(0, 0), pitches=pitches, outer=outer)]
+        layout: Any = {"pitches": pitches, "outer": outer, "batch": self._batch}
+        combine = [
+            self._kernels.combine(raw, out, own, null=raw.size // 2, scales=scales, **layout)
+            for scales in self._scales_there
         ]
-        if kept > own:
-            rest = kept - own
-            made.append(self._kernels.move(raw, out, rest, offsets=(own, own), pitches=pitches, outer=outer))
-        return made
+        guided = _Guided(combine, self._kernels.rescale(raw, out, own, factor=self._rescale_there, **layout))
+        rest = kept - own
+        moves = [move(raw, out, rest, offsets=(own, own), pitches=pitches, outer=outer)] if rest else []
+        return guided, moves
 
     def _run(self, x: Any, out: Any) -> Callable[[], None]:
         buffers = {"sample": x, "timestep": self._time_there}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 _Call = Callable[[float], None]
+_Bound = tuple[Denoiser, _Call]
 
 
 class NetworkModel:
@@ -36,18 +38,20 @@ class NetworkModel:
         self._bundle = bundle
         self._x = np.zeros(shape, np.float32)
         self._raw = np.zeros(shape, np.float32)
-        self._call = self._bind(backend, bundle.manifest.unet, conditions)
+        self._scales = conditions.scales
+        self._scales.check_free()
+        self._denoiser, self._call = self._bind(backend, bundle.manifest.unet, conditions)
+        self._denoiser.condition(conditions.values, conditions.null, self._scales.base[None], self._scales.rescale)
 
-    def _bind(self, backend: Backend, network: Network, conditions: Conditions) -> _Call:
+    def _bind(self, backend: Backend, network: Network, conditions: Conditions) -> _Bound:
         guided, shapes = conditions.guided, conditions.shapes()
         if isinstance(backend, DeviceBackend):
             return _bind_there(backend, network, conditions, shapes, self._x, self._raw)
         denoiser = Denoiser(backend, network, self.shape[0], guided=guided, conditions=shapes)
-        denoiser.condition(conditions.values, conditions.null, conditions.scale)
         call = denoiser.bind(self._x, [self._raw])
-        return lambda t: call(t, 0)
+        return denoiser, lambda t: call(t, 0)
 
-    @property
+    @functools.cached_property
     def schedule(self) -> NoiseSchedule:
         """Return the schedule that the network was trained with."""
         from dpmrt.solvers_np import schedule_from_diffusers
@@ -62,7 +66,11 @@ class NetworkModel:
         if not time.size or (time != time.flat[0]).any():
             raise OptionError("the model takes one time for all samples", got=t, expected="a number")
         self._x[...] = x
-        self._call(float(time.flat[0]))
+        now = float(time.flat[0])
+        if self._scales.varies:
+            schedule = self.schedule
+            self._denoiser.set_scales(self._scales.at(now, float(schedule.alpha(now)), float(schedule.sigma(now))))
+        self._call(now)
         self.calls += 1
         return self._raw.astype(np.float64 if x.dtype == np.float64 else np.float32)
 
@@ -74,7 +82,7 @@ def _bind_there(
     shapes: Mapping[str, tuple[int, ...]],
     x: Array,
     raw: Array,
-) -> _Call:
+) -> _Bound:
     """Return the call on a device, for a state and an output of the host."""
     from dpmrt.runtime.devices.denoiser import DeviceDenoiser
 
@@ -83,7 +91,6 @@ def _bind_there(
         denoiser = DeviceDenoiser(backend, network, len(x), guided=conditions.guided, conditions=shapes)
         there, out = place.zeros(x.shape, x.dtype), place.zeros(raw.shape, raw.dtype)
         run = denoiser.bind_device(place, there, [out], [0.0])
-    denoiser.condition(conditions.values, conditions.null, conditions.scale)
 
     def call(t: float) -> None:
         with place.work():
@@ -92,4 +99,4 @@ def _bind_there(
             run(0, 0)
             raw[...] = place.download(out)
 
-    return call
+    return denoiser, call

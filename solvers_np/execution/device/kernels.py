@@ -17,8 +17,6 @@ from dpmrt.solvers_np.plans.instructions import Clip, Instruction, LearnedRange,
 
 Launch = Callable[[], None]
 _THREADS, _MOST_BLOCKS = 256, 4096
-#: one block a sample does all of dynamic thresholding
-_WIDE_BLOCK = 1024
 
 
 class Kernels:
@@ -55,12 +53,24 @@ class Kernels:
         return _spread(kernel, outer * block, (*args, np.int64(copies[0]), np.int64(copies[1])))
 
     def combine(
-        self, raw: Any, target: Any, block: int, *, null: int, pitches: tuple[int, int], outer: int, scale: Any
-    ) -> Launch:
-        """Return guidance: raw holds what was conditioned, and at the offset `null` what was not."""
+        self, raw: Any, target: Any, block: int, *, null: int, pitches: tuple[int, int], outer: int, batch: int,
+        scales: Any,
+    ) -> Launch:  # fmt: skip
+        """Return guidance, a scale a sample: raw holds what was conditioned, and at the offset `null` what was not."""
         kernel = self._kernel(*source.combine_source(raw.dtype.name, target.dtype.name))
-        args = (np.int64(outer * block), np.int64(block), _at(raw, 0), _at(raw, null), np.int64(pitches[0]))
-        return _spread(kernel, outer * block, (*args, _at(target, 0), np.int64(pitches[1]), _at(scale, 0)))
+        count = outer * block
+        args = (np.int64(count), np.int64(block), _at(raw, 0), _at(raw, null), np.int64(pitches[0]))
+        to = (_at(target, 0), np.int64(pitches[1]), _at(scales, 0), np.int64(count // batch))
+        return _spread(kernel, count, (*args, *to))
+
+    def rescale(
+        self, raw: Any, target: Any, block: int, *, pitches: tuple[int, int], outer: int, batch: int, factor: Any
+    ) -> Launch:
+        """Return guidance rescale, in place on a guided output; raw holds what was conditioned."""
+        kernel = self._kernel(*source.rescale_source(raw.dtype.name, target.dtype.name))
+        given = (np.int64(outer * block // batch), np.int64(block), _at(raw, 0), np.int64(pitches[0]))
+        args = (*given, _at(target, 0), np.int64(pitches[1]), _at(factor, 0))
+        return functools.partial(kernel, (batch,), (source.WIDE_BLOCK,), args)
 
     def instruction(self, instruction: Instruction, x0: Any) -> Launch:
         """Return a non-linear instruction, applied in place to a batch of x0."""
@@ -75,7 +85,7 @@ class Kernels:
         high = min(low + 1, size - 1)
         where = (np.int64(size), _at(x0, 0), np.int64(low), np.int64(high))
         args = (*where, real(position - low), real(min(instruction.limit, float(np.finfo(real).max))))
-        return functools.partial(kernel, (len(x0),), (_WIDE_BLOCK,), args)
+        return functools.partial(kernel, (len(x0),), (source.WIDE_BLOCK,), args)
 
     def learned(
         self, instruction: LearnedRange | LearnedVariance, second: Any, noise: tuple[int, Any], flag: int

@@ -9,6 +9,9 @@ from __future__ import annotations
 #: bytes that a thread moves at once; rows are padded to whole multiples, so that there is no remainder to handle
 PACK_BYTES = 16
 
+#: threads of the one block that does all of a sample, where its numbers must meet; a power of two
+WIDE_BLOCK = 1024
+
 #: what a step's flag says was not finite
 BAD_STATE, BAD_NETWORK, BAD_SECOND, BAD_NOISE = 1, 2, 4, 8
 
@@ -97,22 +100,72 @@ extern "C" __global__ void move(i64 count, i64 block, const {TYPES[source]} *fro
 
 
 def combine_source(source: str, target: str) -> tuple[str, str]:
-    """Return the kernel of guidance: null + scale * (given - null), the scale read from the device."""
+    """Return the kernel of guidance: null + scale * (given - null), each sample's scale read from the device."""
     real = TYPES[target]
     return (
         f"""{_PRELUDE}
 extern "C" __global__ void combine(i64 count, i64 block, const {TYPES[source]} *given, const {TYPES[source]} *null,
-                                   i64 from_pitch, {real} *to, i64 to_pitch, const {real} *scale)
+                                   i64 from_pitch, {real} *to, i64 to_pitch, const {real} *scales, i64 each)
 {{
-    const {real} by = *scale;
     {_LOOP} {{
         const i64 outer = i / block, inner = i % block;
-        const {real} other = ({real})wide(null[outer * from_pitch + inner]);
+        const {real} other = ({real})wide(null[outer * from_pitch + inner]), by = scales[i / each];
         to[outer * to_pitch + inner] = (({real})wide(given[outer * from_pitch + inner]) - other) * by + other;
     }}
 }}
 """,
         "combine",
+    )
+
+
+def rescale_source(source: str, target: str) -> tuple[str, str]:
+    """Return the kernel of guidance rescale (Lin et al. 2023, section 3.4): one block a sample.
+
+    It sums twice, as the squares of distances from the mean lose nothing where the mean is large.
+    """
+    real = TYPES[target]
+    return (
+        f"""{_PRELUDE}
+__device__ inline {real} total({real} *room, {real} value)
+{{
+    __syncthreads();
+    room[threadIdx.x] = value;
+    __syncthreads();
+    for (u32 half = blockDim.x / 2; half > 0; half /= 2) {{
+        if (threadIdx.x < half) room[threadIdx.x] += room[threadIdx.x + half];
+        __syncthreads();
+    }}
+    return room[0];
+}}
+extern "C" __global__ void rescale(i64 count, i64 block, const {TYPES[source]} *given, i64 from_pitch,
+                                   {real} *to, i64 to_pitch, const {real} *factor)
+{{
+    __shared__ {real} room[{WIDE_BLOCK}];
+    const i64 first = blockIdx.x * (count / block);
+    {real} like = 0, own = 0;
+    for (i64 i = threadIdx.x; i < count; i += blockDim.x) {{
+        const i64 outer = first + i / block, inner = i % block;
+        like += ({real})wide(given[outer * from_pitch + inner]);
+        own += to[outer * to_pitch + inner];
+    }}
+    const {real} like_mean = total(room, like) / ({real})count, own_mean = total(room, own) / ({real})count;
+    like = 0;
+    own = 0;
+    for (i64 i = threadIdx.x; i < count; i += blockDim.x) {{
+        const i64 outer = first + i / block, inner = i % block;
+        const {real} a = ({real})wide(given[outer * from_pitch + inner]) - like_mean;
+        const {real} b = to[outer * to_pitch + inner] - own_mean;
+        like += a * a;
+        own += b * b;
+    }}
+    like = total(room, like);
+    own = total(room, own);
+    const {real} gain = own > 0 ? *factor * sqrt(like / own) + (1 - *factor) : ({real})1;
+    for (i64 i = threadIdx.x; i < count; i += blockDim.x)
+        to[(first + i / block) * to_pitch + i % block] *= gain;
+}}
+""",
+        "rescale",
     )
 
 
