@@ -130,10 +130,10 @@ class Pipeline:
         to begin from as it is, at the level where the plan starts. `hooks` may change outputs and states on the way.
 
         `label` is one class or one a sample. `conditions` are arrays by their names, of one row or one row a sample,
-        `negative` those that guidance moves away from, `guidance` its scale, one a sample, or a `Guidance`; text may be
-        given by `encoder_hidden_states` and `negative_hidden_states` instead. `classifier_scale` guides by the bundle's
-        classifier to `classifier_label`, or else `label`; `classifier_mode` is "auto", "mean" or "noise". A request
-        that cannot be honoured raises before the network runs.
+        `negative` those that guidance moves away from, `guidance` its scale, one a sample, or a `Guidance`; text may
+        be given by `encoder_hidden_states` and `negative_hidden_states` instead. `classifier_scale` guides by the
+        bundle's classifier to `classifier_label`, or else `label`; `classifier_mode` is "auto", "mean" or "noise". A
+        request that cannot be honoured raises before the network runs.
 
         >>> with load("digits") as pipeline:
         ...     pipeline.sample(3, seed=7, steps=5).dtype

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class ClassifierSource:
     classes: int
     weights_sha256: str
     kind: str
+    train_timesteps: int | None = None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -44,6 +46,7 @@ class ClassifierSource:
             "sample_shape": list(self.sample_shape),
             "classes": self.classes,
             "weights_sha256": self.weights_sha256,
+            **({} if self.train_timesteps is None else {"train_timesteps": self.train_timesteps}),
         }
 
 
@@ -84,7 +87,17 @@ def _reference(folder: Path) -> ClassifierSource:
     except BundleError as error:
         raise ExportError(error.what, got=error.got, expected=error.expected, fix=error.fix) from error
     digest = hash_file(folder / WEIGHTS_NAME)
-    return _source(model, (1, IMAGE_SIZE, IMAGE_SIZE), NUM_DIGITS, digest, model.kind)
+    source = _source(model, (1, IMAGE_SIZE, IMAGE_SIZE), NUM_DIGITS, digest, model.kind)
+    return replace(source, train_timesteps=_train_timesteps(folder))
+
+
+def _train_timesteps(folder: Path) -> int | None:
+    """Return how many times the classifier was trained for, where its training left a record."""
+    try:
+        count = json.loads((folder / "training.json").read_bytes())["noise"]["num_train_timesteps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return count if type(count) is int and count > 0 else None
 
 
 def _made(name: str, shape: tuple[int, ...], classes: int, weights: Path | None) -> ClassifierSource:

@@ -12,6 +12,7 @@ import click
 from dpmrt.errors import OptionError
 from dpmrt.runtime.cli import UNCHECKED
 from dpmrt.runtime.cli.arrays import parse_files, read_arrays, read_noise, write_array
+from dpmrt.runtime.cli.guidance import AskedGuidance, guidance_options
 from dpmrt.runtime.cli.notices import notices
 from dpmrt.runtime.cli.progress import progress_bar
 from dpmrt.runtime.cli.values import parse_pairs, parse_shape
@@ -29,6 +30,7 @@ _OWN = {name: f"--{name}" for name in ("batch", "seed", "steps", "solver", "guid
     "callback": "--progress",
     "encoder_hidden_states": "--condition encoder_hidden_states=FILE.npy",
     "negative_hidden_states": "--negative encoder_hidden_states=FILE.npy",
+    **{f"classifier_{name}": f"--classifier-{name}" for name in ("scale", "label", "mode")},
 }
 
 
@@ -39,7 +41,7 @@ _OWN = {name: f"--{name}" for name in ("batch", "seed", "steps", "solver", "guid
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise, as torch's CPU generator.")
 @click.option("--steps", type=int, help="How many steps.  [default: the bundle's]")
 @click.option("--solver", help="Name of a solver.  [default: the bundle's scheduler]")
-@click.option("--guidance", type=float, help="Scale of classifier-free guidance.  [default: the bundle's]")
+@guidance_options
 @click.option("--label", help="A class, a list as 0,1,2 or `all`; a list is cycled to fill the batch.")
 @click.option("--condition", "conditions", multiple=True, metavar="NAME=FILE", help="A condition (.npy); repeatable.")
 @click.option("--negative", multiple=True, metavar="NAME=FILE", help="What guidance moves away from; repeatable.")
@@ -62,7 +64,6 @@ def command(
     seed: int,
     steps: int | None,
     solver: str | None,
-    guidance: float | None,
     label: str | None,
     conditions: tuple[str, ...],
     negative: tuple[str, ...],
@@ -78,6 +79,7 @@ def command(
     engine_pairs: tuple[str, ...],
     progress: bool | None,
     quiet: bool,
+    **guided: Any,
 ) -> None:
     """Sample from BUNDLE, a folder or the name of a bundle that ships with dpmrt.
 
@@ -85,6 +87,7 @@ def command(
     Examples:
       dpmrt sample digits -o digits.png --batch 16
       dpmrt sample digits -o classes.png --label all --guidance 2 --seed 1
+      dpmrt sample digits -o scales.png --label 5 --guidance 1,2,4 --guidance-interval 0.2,0.8
       dpmrt sample digits -o samples.npy --batch 64 --steps 10 --solver dpmsolver++ --option grid=karras
       dpmrt sample bundles/cifar -o cifar.png --steps 20 --option eta=1
       dpmrt sample digits -o a.png --steps 12 --save-plan a.plan
@@ -96,7 +99,7 @@ def command(
 
     _check_kind(out, grid, scale)
     chosen = _parse_options(options)
-    sizes = parse_shape(shape)
+    sizes, guides = parse_shape(shape), AskedGuidance(**guided)
     files = {"--condition": parse_files("--condition", conditions), "--negative": parse_files("--negative", negative)}
     for path in (out, save_plan):
         if path is not None:
@@ -111,7 +114,7 @@ def command(
 
     check_layout(grid, scale)
     _check_engine(engine)
-    read: dict[str, Path | None] = {"--plan": plan_file, "--noise": noise}
+    read: dict[str, Path | None] = {"--plan": plan_file, "--noise": noise, **guides.files}
     read |= {f"{flag} {name}": path for flag, named in files.items() for name, path in named.items()}
     _check_places({"--out": out, "--save-plan": save_plan}, read, find_bundle(bundle))
     x_T = None if noise is None else read_noise(noise)
@@ -124,7 +127,7 @@ def command(
             click.echo(UNCHECKED, err=True)
         sizes = pipeline.sample_shape(x_T, sizes)
         labels = _parse_labels(label, pipeline.bundle.classes)
-        batch = check_batch(_settle_batch(batch, labels, x_T, given), sizes)
+        batch = check_batch(_settle_batch(batch, labels, x_T, given, guides.wanted), sizes)
         if _is_png(out):
             plan_sheet(batch, sizes, columns=grid, scale=scale)
         driven = solver is not None and find_driver(solver) is not None
@@ -151,7 +154,6 @@ def command(
             samples = pipeline.sample(
                 batch,
                 seed=seed,
-                guidance=guidance,
                 plan=plan,
                 x_T=x_T,
                 shape=sizes,
@@ -159,6 +161,7 @@ def command(
                 negative=away,
                 callback=None if advance is None and not driven else count,
                 label=None if labels is None else [labels[i % len(labels)] for i in range(batch)],
+                **guides.arguments(batch),
                 **chosen,
             )
         seconds = time.perf_counter() - started
@@ -256,10 +259,10 @@ def _parse_labels(text: str | None, classes: int | None) -> list[int] | None:
 
 
 def _settle_batch(
-    batch: int | None, labels: list[int] | None, x_T: NDArray[Any] | None, given: dict[str, NDArray[Any]]
+    batch: int | None, labels: list[int] | None, x_T: NDArray[Any] | None, given: dict[str, NDArray[Any]], wanted: int
 ) -> int:
     if batch is None:
-        rows = max((len(array) for array in given.values() if array.ndim), default=1)
+        rows = max(wanted, *(len(array) for array in given.values() if array.ndim), 1)
         batch = len(x_T) if x_T is not None else max(rows, 1 if labels is None else len(labels))
     if labels is not None and len(labels) > batch > 0:
         raise OptionError(

@@ -58,7 +58,7 @@ class GuideNoise(Hook):
 
 
 class GuideMean(Hook):
-    """Algorithm 1: after a row that adds noise, moves the state by scale * variance * gradient; `scale` is (batch,)."""
+    """Algorithm 1: moves the state after a row by scale * variance of its noise * gradient; `scale` is (batch,)."""
 
     def __init__(self, gradient: Gradient, scale: NDArray[np.float64]) -> None:
         self._gradient, self._scale = gradient, scale

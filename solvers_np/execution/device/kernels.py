@@ -56,7 +56,7 @@ class Kernels:
         self, raw: Any, target: Any, block: int, *, null: int, pitches: tuple[int, int], outer: int, batch: int,
         scales: Any,
     ) -> Launch:  # fmt: skip
-        """Return guidance, a scale a sample: raw holds what was conditioned, and at the offset `null` what was not."""
+        """Return guidance, a scale a sample: raw holds what was conditioned, and at offset `null` what was not."""
         kernel = self._kernel(*source.combine_source(raw.dtype.name, target.dtype.name))
         count = outer * block
         args = (np.int64(count), np.int64(block), _at(raw, 0), _at(raw, null), np.int64(pitches[0]))
