@@ -30,7 +30,7 @@ class CorrectX0(Hook):
     >>> from dpmrt.solvers_np import CorrectX0, compile_plan, run_plan
     >>> plan = compile_plan("dpmsolver++", "linear", 10)
     >>> clamp = CorrectX0(lambda x0, t, level: np.clip(x0, -0.5, 0.5))
-    >>> np.abs(run_plan(plan, lambda x, t: -x, np.ones((1, 2)), hooks=[clamp])).max() < 0.51
+    >>> bool(np.abs(run_plan(plan, lambda x, t: -x, np.ones((1, 2)), hooks=[clamp])).max() < 0.51)
     True
     """
 

@@ -17,7 +17,9 @@ from tiny_bundles import write_bundle
 from tiny_conditioned import write_conditioned
 
 from dpmrt.runtime import Guidance, load
+from dpmrt.runtime.guidance.classifier import GuideMean, GuideNoise
 from dpmrt.runtime.guidance.rescale import rescale_guided
+from dpmrt.solvers_np import CorrectX0
 from dpmrt.solvers_np.execution.device.kernels import Kernels
 from dpmrt.solvers_np.execution.device.place import Place
 
@@ -155,3 +157,24 @@ def test_a_model_without_a_plan_is_guided_by_time(labelled: Path) -> None:
         there, here = (pipeline.model(2, label=[0, 2], guidance=asked) for pipeline in (device, host))
         for t in (900.0, 20.0, 500.0):
             np.testing.assert_allclose(there(x, t), here(x, t), atol=2e-5)
+
+
+@pytest.mark.parametrize("asked", [{"solver": "ddpm"}, {"solver": "ddpm", "variance": "learned_range"}, {"steps": 4}])
+def test_hooks_of_a_classifier_work_on_device_arrays(tmp_path: Path, gpu: Any, asked: Any) -> None:
+    """The gradient is found on the host; here it is a function of state and time that both can tell."""
+    root = write_bundle(tmp_path / "bundle", labels=True, doubled_out="variance" in asked)
+    device_bundles.build(root)
+
+    def gradient(x: np.ndarray, t: float) -> np.ndarray:
+        assert isinstance(x, np.ndarray)
+        return np.tanh(0.5 - x) * (1 + t / 1000)
+
+    kind = GuideMean if "solver" in asked else GuideNoise
+    with load(root, "onnxruntime") as host, load(root, "tensorrt") as device:
+        results = []
+        for pipeline in (host, device):
+            hooks = [kind(gradient, np.array([2.0, 0.5])), CorrectX0(lambda x0, t, level: 0.9 * x0)]
+            results.append(pipeline.sample(2, **{"steps": 5, "label": 1, **asked}, hooks=hooks))
+        plain = host.sample(2, **{"steps": 5, "label": 1, **asked})
+    np.testing.assert_allclose(results[1], results[0], atol=5e-5 * max(1, float(np.abs(results[0]).max())))
+    assert abs(results[0] - plain).max() > 0.01

@@ -13,9 +13,10 @@ import msgspec
 import numpy as np
 import torch
 from tiny_bundles import CLASSES, SIDE, write_bundle
+from tiny_conditioned import save_graph
 from torch import nn
 
-from dpmrt.engines import Network, read_manifest, record_file, write_manifest
+from dpmrt.engines import Network, TensorSpec, read_manifest, record_file, write_manifest
 from dpmrt.export.classifier import ClassifierSource, export_classifier
 
 
@@ -48,21 +49,32 @@ def _exported() -> tuple[Path, Network]:
     return folder, export_classifier(source, folder)
 
 
-def write_judged(root: Path, *, side: int = SIDE, classes: int = CLASSES, steps: int = 1000, **variant: Any) -> Path:
-    """Write a tiny bundle together with the classifier's gradient, which may say that it is for something else."""
+def write_judged(root: Path, **variant: Any) -> Path:
+    """Write a tiny bundle together with the gradient of the small classifier."""
     write_bundle(root, **{"labels": True, **variant})
     folder, network = _exported()
     shutil.copytree(folder / "classifier", root / "classifier")
-    assert network.config is not None
-    config = json.loads((root / network.config).read_text()) | {"classes": classes, "train_timesteps": steps}
-    (root / network.config).write_text(json.dumps(config))
-    shape = ("batch", 1, side, side)
-    sample, *rest = network.inputs
-    network = msgspec.structs.replace(
-        network,
-        inputs=(msgspec.structs.replace(sample, shape=shape), *rest),
-        outputs=(msgspec.structs.replace(network.outputs[0], shape=shape),),
+    return _with_classifier(root, network)
+
+
+def write_misjudged(root: Path, *, side: int = SIDE, classes: int = CLASSES, steps: int = 1000, **more: Any) -> Path:
+    """Write a tiny bundle with a classifier that says what it is for, and whose graph is not for running."""
+    write_bundle(root, labels=True)
+    labels: Any = {"class_labels": ("int64", ("batch",))}
+    inputs = (
+        TensorSpec("sample", "sample", "float32", ("batch", 1, side, side)),
+        TensorSpec("timestep", "timestep", more.get("time", "float32"), ("batch",)),
+        TensorSpec("class_labels", "class_labels", "int64", ("batch",)),
     )
+    outputs = (TensorSpec("gradient", "out_sample", "float32", ("batch", 1, side, side)),)
+    save_graph(root / "classifier/model.onnx", inputs, outputs, labels, 1, False)
+    (root / "classifier/config.json").write_text(json.dumps({"classes": classes, "train_timesteps": steps}))
+    axes = {"batch": more["batch"]} if "batch" in more else {}
+    network = Network("classifier/model.onnx", inputs, outputs, config="classifier/config.json", axes=axes)
+    return _with_classifier(root, network)
+
+
+def _with_classifier(root: Path, network: Network) -> Path:
     manifest = read_manifest(root)
     files = {**manifest.files, **{name: record_file(root / name) for name in (network.path, str(network.config))}}
     write_manifest(root, msgspec.structs.replace(manifest, version=2, classifier=network, files=files))

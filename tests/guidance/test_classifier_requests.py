@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from judged_bundles import write_judged
+from judged_bundles import write_misjudged
 
+from dpmrt.engines import Axis
 from dpmrt.errors import BundleError, DpmrtError, OptionError
 from dpmrt.runtime import load
 
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_judged(tmp_path_factory.mktemp("judged") / "bundle")
+    return write_misjudged(tmp_path_factory.mktemp("judged") / "bundle")
 
 
 WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -52,20 +53,20 @@ def test_wrong_requests_fail_before_the_network_runs(judged: Path, case: str) ->
         assert str(caught.value.expected).startswith(expected)
 
 
-MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
-    "shape": ({"side": 16}, {}, "reads other samples than the network makes", "samples of (1, 8, 8)"),
-    "classes": ({"classes": 5}, {}, "knows other classes than the network", "3 classes"),
-    "training times": ({"steps": 4000}, {}, "trained for other times than the network", "1000, as the network"),
-    "times": ({"steps": 100}, {}, "trained for other times than the plan's", "0 to 100"),
+MISFITS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "shape": ({"side": 16}, "reads other samples than the network makes", "samples of (1, 8, 8)"),
+    "classes": ({"classes": 5}, "knows other classes than the network", "3 classes"),
+    "training times": ({"steps": 4000}, "trained for other times than the network", "1000, as the network"),
+    "times": ({"steps": 100}, "trained for other times than the plan's", "0 to 100"),
+    "batch": ({"batch": Axis(opt=1, max=1)}, "does not take a batch of this size", "batch = 1 to 1"),
 }
 
 
 @pytest.mark.parametrize("case", MISFITS)
 def test_a_classifier_that_does_not_match_the_network_is_refused(tmp_path: Path, case: str) -> None:
-    sizes, variant, what, expected = MISFITS[case]
-    root = write_judged(tmp_path / "bundle", **sizes, **variant)
-    with load(root, "numpy", function=never) as pipeline:
-        with pytest.raises(BundleError, match=what) as caught:
+    sizes, what, expected = MISFITS[case]
+    with load(write_misjudged(tmp_path / "bundle", **sizes), "numpy", function=never) as pipeline:
+        with pytest.raises((BundleError, OptionError), match=what) as caught:
             pipeline.sample(2, steps=4, label=1, classifier_scale=1.0)
         assert str(caught.value.expected).startswith(expected)
 
