@@ -137,7 +137,8 @@ class _Checker:
         if value is None:
             raise OptionError(
                 f"guidance moves away from a negative {role}, which is missing",
-                got=f"guidance={scales.base[0]:g}, and no negative {role}",
+                got=("guidance" if scales.constant is None else f"guidance={scales.constant:g}")
+                + f", and no negative {role}",
                 expected=self._expected(spec),
                 fix=f"negative={{{role!r}: ...}} (--negative {role}=FILE.npy), or guidance=1",
             )

@@ -48,6 +48,10 @@ def _there(cupy: Any, place: Place, values: Any) -> Any:
 )
 @pytest.mark.parametrize("outer", [1, 5])
 def test_kernels_combine_and_rescale_as_numpy_does(cupy: Any, source: str, target: str, outer: int) -> None:
+    check_kernels(cupy, source, target, outer)
+
+
+def check_kernels(cupy: Any, source: str, target: str, outer: int) -> None:
     """Of a network whose outputs have more channels than the state, on axis 1 or behind others."""
     place, batch, block, given, kept = Place.new(cupy), 3, 42, 63, 50
     rng = np.random.default_rng(0)

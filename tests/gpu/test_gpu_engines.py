@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from dpmrt.errors import BackendError
-from dpmrt.runtime import load
+from dpmrt.runtime import Guidance, load
 
 pytestmark = pytest.mark.gpu
 
 REQUESTS: list[dict[str, Any]] = [
     {"batch": 2, "steps": 10, "label": [3, 7]},
     {"batch": 1, "steps": 10, "label": 5, "guidance": 3.0},
+    {"batch": 2, "steps": 10, "label": [3, 7], "guidance": Guidance([4.0, 1.0], interval=(0.2, 0.8), rescale=0.7)},
     {"batch": 4, "steps": 12, "label": 1, "solver": "dpmsolver++", "order": 2},
     {"batch": 2, "steps": 10, "label": 2, "solver": "ddim", "eta": 0.7},
     {"batch": 2, "steps": 10, "label": 2, "solver": "unipc"},

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from test_device_executor import CASES, SHAPE, _start
+from test_device_guidance import check_kernels
 
 from dpmrt.errors import NonFiniteError
 from dpmrt.solvers_np import Executor, make_noise, run_plan
@@ -100,3 +101,11 @@ def test_device_arrays_stay_there(cupy: Any) -> None:
     got = run_plan(plan, lambda x, t: cupy.sin(x), cupy.asarray(x))
     assert isinstance(got, cupy.ndarray)
     np.testing.assert_allclose(got.get(), run_plan(plan, lambda x, t: np.sin(x), x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("float16", "float32"), ("float32", "float32"), ("float64", "float64")]
+)
+@pytest.mark.parametrize("outer", [1, 5])
+def test_guidance_is_combined_and_rescaled_as_in_numpy(cupy: Any, source: str, target: str, outer: int) -> None:
+    check_kernels(cupy, source, target, outer)
