@@ -155,7 +155,13 @@ class Pipeline:
                 encoder_hidden_states=encoder_hidden_states,
                 negative_hidden_states=negative_hidden_states,
                 **refuse_given(
-                    steps=steps, plan=plan, start=start, hooks=hooks or None, classifier_scale=classifier_scale
+                    steps=steps,
+                    plan=plan,
+                    start=start,
+                    hooks=hooks or None,
+                    classifier_scale=classifier_scale,
+                    classifier_label=classifier_label,
+                    classifier_mode=classifier_mode,
                 ),
                 **solver_options,
             )

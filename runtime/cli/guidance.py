@@ -74,8 +74,8 @@ class AskedGuidance:
     def files(self) -> dict[str, Path | None]:
         """Return what is read, by its flag."""
         schedule = self._form.get("schedule")
-        is_file = schedule is not None and schedule.endswith(".npy")
-        return {"--guidance-schedule": Path(schedule) if is_file else None}
+        is_file = isinstance(schedule, str) and schedule.endswith(".npy")
+        return {"--guidance-schedule": Path(str(schedule)) if is_file else None}
 
     def arguments(self, batch: int) -> dict[str, Any]:
         """Return what `Pipeline.sample` is to be given for so many samples."""

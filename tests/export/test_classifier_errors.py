@@ -141,6 +141,15 @@ def test_an_existing_classifier_is_left_alone(tmp_path: Path) -> None:
         export_classifier(body(torch.tanh), tmp_path)
 
 
+def test_a_checkpoint_says_for_how_many_times_it_was_trained(tmp_path: Path) -> None:
+    folder = tmp_path / "classifier"
+    shutil.copytree(CHECKPOINTS / "digits-classifier", folder)
+    assert load_classifier_source(folder).config["train_timesteps"] == 1000
+    for text in ("{", "[]", '{"noise": {"num_train_timesteps": "many"}}'):
+        (folder / "training.json").write_text(text)
+        assert "train_timesteps" not in load_classifier_source(folder).config
+
+
 def test_a_factory_with_and_without_weights(factories: str, tmp_path: Path) -> None:
     options = {"sample_shape": (4,), "classes": 3}
     state = torch.get_rng_state()
