@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmrt.errors import ArrayError, BudgetError, DivergedError, NonFiniteError, OptionError, ToleranceError
+from dpmrt.errors import ArrayError, BudgetError, DivergedError, NonFiniteError, ToleranceError
 from dpmrt.solvers_np.adaptive.control import controller_for
+from dpmrt.solvers_np.adaptive.ends import end_levels
 from dpmrt.solvers_np.adaptive.network import CountedNetwork
 from dpmrt.solvers_np.adaptive.options import AdaptiveOptions
 from dpmrt.solvers_np.adaptive.pace import Move, Pace
@@ -94,14 +95,10 @@ class _Run:
         x: Array,
         settings: AdaptiveOptions,
     ) -> None:
-        start = schedule.t_max if settings.t_start is None else settings.t_start
-        end = schedule.t_min if settings.t_end is None else settings.t_end
         self._solver, self._form, self._network = solver, form, network
         self._schedule, self._settings = schedule, settings
-        self._here, self._last = _end_level(schedule, start, "t_start"), _end_level(schedule, end, "t_end")
-        self._start, self._way = self._here, math.copysign(1.0, self._last.lambda_ - self._here.lambda_)
-        if self._remaining == 0:
-            raise OptionError("t_start and t_end are one noise level", got=f"{start:g} and {end:g}", expected="two")
+        self._start, self._last = end_levels(schedule, settings)
+        self._here, self._way = self._start, math.copysign(1.0, self._last.lambda_ - self._start.lambda_)
         # what the error is held against, beside the new state: the lower order's of the last step, as in the paper
         self._x = self._previous = x
         self._first: Array | None = None
@@ -232,24 +229,6 @@ class _Run:
             self._network.calls,
             tuple(self._trials),
         )
-
-
-def _end_level(schedule: NoiseSchedule, t: float, name: str) -> Level:
-    level = Level(float(t), *(float(f(t)) for f in (schedule.alpha, schedule.sigma, schedule.in_scale)))
-    if not (level.alpha > 0 and level.sigma > 0):
-        raise OptionError(
-            "adaptive steps are steps in log(alpha / sigma), which is infinite at an end",
-            got=f"{'alpha' if level.alpha == 0 else 'sigma'} = 0 at {name} = {t:g}",
-            expected="some signal and some noise at both ends",
-            fix=f"pass another {name}, as {_beside(schedule, level):g}",
-        )
-    return level
-
-
-def _beside(schedule: NoiseSchedule, level: Level) -> float:
-    """Return a time that is a thousandth of the schedule away from its end."""
-    step = (schedule.t_max - schedule.t_min) / 1000
-    return level.t - step if level.alpha == 0 else level.t + step
 
 
 def _checked(x: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -114,15 +113,12 @@ class AdaptiveReport:
         ]
         return "\n".join([self.summary(), *_aligned([head, *rows])])
 
-    def to_json(self) -> str:
-        """Return the report as JSON; an error that is not known is null."""
-        trials = [
-            {name: _plain(value) for name, value in trial._asdict().items()} | {"step": number}
-            for number, trial in enumerate(self.trials)
-        ]
-        head = {f.name: getattr(self, f.name) for f in dataclasses.fields(AdaptiveReport) if f.name != "trials"}
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain numbers, lists and texts; an error that is not known is None."""
+        head = {f.name: getattr(self, f.name) for f in dataclasses.fields(AdaptiveReport)}
         counts = {outcome: self.count(outcome) for outcome in OUTCOMES}
-        return json.dumps({**head, "options": dict(self.options), **counts, "trials": trials}, indent=1)
+        trials = [{name: _plain(value) for name, value in trial._asdict().items()} for trial in self.trials]
+        return {**head, "options": dict(self.options), **counts, "trials": trials}
 
 
 def _plain(value: Any) -> Any:
