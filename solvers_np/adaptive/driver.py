@@ -132,7 +132,7 @@ class _Run:
 
     def _attempt(self, ask: Callable[[Array, Level], Array], move: Move) -> Attempt:
         with np.errstate(all="ignore"):
-            return attempt_step(
+            tried = attempt_step(
                 self._form,
                 ask,
                 self._schedule.level,
@@ -143,6 +143,8 @@ class _Run:
                 self._settings.solver_type,
                 self._first,
             )
+        self._check(bool(np.isfinite(tried.state).all()))
+        return tried
 
     def _end_of(self, move: Move) -> Level:
         if move.last:
@@ -156,8 +158,7 @@ class _Run:
             lower = tried.state - tried.difference
             with np.errstate(all="ignore"):
                 error = self._tolerance.of(tried.difference, lower, self._previous)
-            if not math.isfinite(error):
-                self._guarded(self._fail)
+            self._guarded(self._check, math.isfinite(error))
             accepted, factor = self._controller.judge(error, move.order)
         outcome = "accepted" if accepted else "forced" if move.forced else "rejected"
         h, calls, here = self._way * move.h, self._network.calls, self._here
@@ -168,8 +169,9 @@ class _Run:
             self._x, self._previous, self._first, self._here = tried.state, lower, None, self._end_of(move)
         self._pace.follow(move, factor, outcome)
 
-    def _fail(self) -> None:
-        raise not_finite("state", call=self._network.calls, calls=self._settings.max_calls, t=self._here.t)
+    def _check(self, finite: bool) -> None:
+        if not finite:
+            raise not_finite("state", call=self._network.calls, calls=self._settings.max_calls, t=self._here.t)
 
     def _guarded(self, work: Callable[..., T], *given: Any) -> T:
         """Do some work; NaN that comes up in it ends the run with the state from before."""

@@ -94,9 +94,12 @@ def test_nan_in_the_last_call_leaves_the_state_at_the_end() -> None:
     assert caught.value.t == VP.t_min
 
 
-def test_a_state_that_overflows_is_told_from_a_network_that_does() -> None:
-    with pytest.raises(DivergedError, match="the state became NaN or infinite"):
-        run_adaptive("dpm-solver-23", lambda x, t: np.full_like(x, 3e38), VP, X.astype(np.float32), h_init=5.0)
+@pytest.mark.parametrize("calls", [1, 2, 1000])
+def test_a_state_that_overflows_is_told_from_a_network_that_does(calls: int) -> None:
+    options = {"h_init": 5.0, "max_calls": calls, "on_budget": "finish"}
+    with pytest.raises(DivergedError, match="the state became NaN or infinite") as caught:
+        run_adaptive("dpm-solver-23", lambda x, t: np.full_like(x, 3e38), VP, X.astype(np.float32), **options)
+    assert np.isfinite(caught.value.samples).all()
 
 
 def test_tolerances_below_the_rounding_of_the_state_are_refused_at_once() -> None:
