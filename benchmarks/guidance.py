@@ -81,7 +81,7 @@ def measure(
             shares[way].append(read_share(made, labels, reader))
             distances[way].append(frechet_distance(reader.features(made), data))
             if scale in SHOWN:
-                pictures[way].append(np.concatenate(list(to_uint8(made[:10])[:, :, :, 0]), axis=1))
+                pictures[way].append(np.concatenate(list(to_uint8(made[:10])[:, 0]), axis=1))
     return shares, distances, pictures
 
 
@@ -95,7 +95,7 @@ def draw(
     for way, values in shares.items():
         left.plot(scales, 100 * np.array(values), "o-", label=way)
     left.axhline(10, color="grey", linestyle=":", linewidth=1)
-    left.text(scales[-1], 11, "chance", ha="right", color="grey", fontsize=8)
+    left.text(0.2, 11, "chance", ha="left", color="grey", fontsize=8)
     left.set(xlabel="scale of guidance", ylabel="read as the class asked for, %", ylim=(0, 102))
     left.grid(alpha=0.3)
     left.legend(fontsize=8, loc="lower right")
