@@ -1,7 +1,8 @@
-"""The optimal reverse variance: exact moments of Gaussian data, the paper's equations in torch, bounds and refusals."""
+"""The optimal reverse variance: exact moments of Gaussian data, the paper's equations in torch, what is refused."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 from problems import Mixture, encoding, network
 
 from dpmrt.errors import OptionError
-from dpmrt.solvers_np import Grid, NoiseSchedule, StepPlan, compile_plan, make_grid, make_noise, make_schedule, run_plan
+from dpmrt.solvers_np import (
+    Grid,
+    NoiseSchedule,
+    StepPlan,
+    compile_plan,
+    make_grid,
+    make_noise,
+    make_schedule,
+    run_plan,
+)
 from dpmrt.solvers_np.levels import Level
 
 LINEAR = make_schedule("linear")
@@ -140,7 +150,7 @@ def by_the_paper(
     beta_bar = 1 - alpha_bar
     draws = iter(noise)
     steps = [0, *(t + 1 for t in times)]
-    for s, r in reversed(list(zip(steps, steps[1:]))):
+    for s, r in reversed(list(itertools.pairwise(steps))):
         alpha = alpha_bar[r] / alpha_bar[s]
         beta_step = 1 - alpha
         lamb2 = eta**2 * beta_bar[s] / beta_bar[r] * beta_step
