@@ -149,7 +149,7 @@ class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole of `dpmrt.json`."""
+    """The whole of `dpmrt.json`. `eps_power` is the statistic of the analytic variance, where it was measured."""
 
     format: Literal["dpmrt-bundle"]
     version: int
@@ -163,3 +163,4 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     defaults: Defaults = Defaults()
     provenance: dict[str, str | int | float] = {}
     classifier: Network | None = None
+    eps_power: str | None = None

@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from dpmrt.runtime.bench.run import bench_bundle as bench_bundle
     from dpmrt.runtime.bundle import OpenBundle as OpenBundle
     from dpmrt.runtime.bundle import open_bundle as open_bundle
+    from dpmrt.runtime.calibration.calibrate import calibrate as calibrate
     from dpmrt.runtime.pipeline import Pipeline as Pipeline
     from dpmrt.runtime.pipeline import load as load
 
-__all__ = ["OpenBundle", "Pipeline", "bench_bundle", "load", "open_bundle"]
+__all__ = ["OpenBundle", "Pipeline", "bench_bundle", "calibrate", "load", "open_bundle"]
 
 _HOMES = {
     "OpenBundle": "bundle",
@@ -19,6 +20,7 @@ _HOMES = {
     "Pipeline": "pipeline",
     "load": "pipeline",
     "bench_bundle": "bench.run",
+    "calibrate": "calibration.calibrate",
 }
 
 
