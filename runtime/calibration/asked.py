@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from dpmrt.errors import ArrayError, OptionError
+from dpmrt.runtime.bundle import OpenBundle
 from dpmrt.runtime.calibration.data import Array, Chosen
-from dpmrt.runtime.conditions import LABELS
+from dpmrt.runtime.conditions import LABELS, check_conditions
 from dpmrt.runtime.request import Labels, check_array
 
 
@@ -23,12 +24,8 @@ class Asked:
             raise OptionError(f"{LABELS} is given twice", got="label=... and conditions", expected="one of them")
         if label is not None:
             given[LABELS] = label
+        self._guidable = False
         self._arrays = {role: _chosen_rows(role, value, chosen) for role, value in given.items()}
-
-    @property
-    def labelled(self) -> bool:
-        """Return whether the samples have a class."""
-        return LABELS in self._arrays
 
     @property
     def varies(self) -> bool:
@@ -39,7 +36,14 @@ class Asked:
         """Return what `Pipeline.model` takes for these samples."""
         picked = {role: array[rows] if _is_per_sample(array) else array for role, array in self._arrays.items()}
         label = picked.pop(LABELS, None)
-        return {"label": None if label is None else label.tolist(), "conditions": picked}
+        if label is None:
+            return {"conditions": picked}
+        return {"label": label.tolist(), "guidance": 1.0 if self._guidable else None, "conditions": picked}
+
+    def check(self, bundle: OpenBundle, samples: int, shape: tuple[int, ...]) -> None:
+        """Hold all of them against what the network takes."""
+        self._guidable = bundle.manifest.guidance is not None
+        check_conditions(bundle, samples, shape, **self.of(slice(None)))
 
     def described(self) -> dict[str, str]:
         """Return a word for each condition: the number that it is, or its hash."""

@@ -79,8 +79,10 @@ def calibrate(
     path = check_writable(root.with_name(f"{root.name}.calibration.json") if checkpoint is None else checkpoint)
     state = Checkpoint.fresh(settings) if restart else read_checkpoint(path, settings)
     with load(bundle, engine, **options) as pipeline:
+        shape = pipeline.sample_shape(shape=chosen.samples.shape[1:])
+        asked.check(opened, samples, shape)
         done = estimate(
-            _models(pipeline, asked, chosen.samples.shape[1:]),
+            _models(pipeline, asked, shape),
             chosen.samples,
             settings,
             schedule=schedule,
@@ -144,8 +146,7 @@ def _models(pipeline: Pipeline, asked: Asked, shape: tuple[int, ...]) -> RowMode
         if key not in kept:
             if len(kept) >= _KEPT_MODELS:
                 kept.pop(next(iter(kept)))
-            guidance = 1.0 if pipeline.manifest.guidance is not None and asked.labelled else None
-            kept[key] = pipeline.model(len(x), shape=shape, guidance=guidance, **asked.of(rows))
+            kept[key] = pipeline.model(len(x), shape=shape, **asked.of(rows))
         return kept[key](x, t)
 
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from dpmrt.engines import hash_file
 from dpmrt.errors import ArrayError
+from dpmrt.runtime.request import check_array
 
 Array = NDArray[Any]
 #: one sample's, a text for an axis that the network leaves open
@@ -69,10 +71,10 @@ def choose_data(
 
 def _open(data: str | Path | Array) -> tuple[Sequence[tuple[Path | Array, str]], str, str]:
     """Return arrays or files with what to call them, one hash of all, and the name of the whole."""
-    if isinstance(data, np.ndarray):
-        plain = np.ascontiguousarray(data)
+    if not isinstance(data, (str, os.PathLike)):
+        plain = np.ascontiguousarray(check_array("the data", data))
         head = f"{plain.dtype.str}{plain.shape}".encode()
-        return [(data, "the data")], hashlib.sha256(head + plain.tobytes()).hexdigest(), "an array"
+        return [(plain, "the data")], hashlib.sha256(head + plain.tobytes()).hexdigest(), "an array"
     path = Path(data)
     if path.is_file():
         if path.suffix.lower() not in _KINDS:

@@ -36,15 +36,17 @@ def fill_statistic(
             expected="the mean of eps(x_t, t)^2 over the training data",
             fix=f"dpmrt calibrate {bundle.root} --data DATA, or another variance",
         )
-    times, gamma = at_all_times(statistic, schedule)
     low, high = bundle.manifest.data_range
-    return {"radius": (high - low) / 2, **given, "gamma": gamma, "gamma_times": times}
+    radius = given.get("radius", (high - low) / 2)
+    times, gamma = at_all_times(statistic, schedule, radius)
+    return {**given, "radius": radius, "gamma": gamma, "gamma_times": times}
 
 
-def at_all_times(statistic: EpsPower, schedule: NoiseSchedule) -> tuple[Floats, Floats]:
+def at_all_times(statistic: EpsPower, schedule: NoiseSchedule, radius: float | None = None) -> tuple[Floats, Floats]:
     """Return the statistic at every training time, from what it is at those where it was measured.
 
-    Between them the variance of x0 that it stands for is on a line, as it changes less than the statistic does.
+    Between them the variance of x0 that it stands for, at most radius^2, is on a line: it changes less than the
+    statistic does.
     """
     times, power = np.asarray(statistic.times), np.asarray(statistic.power)
     steps = schedule.train_steps
@@ -54,7 +56,7 @@ def at_all_times(statistic: EpsPower, schedule: NoiseSchedule) -> tuple[Floats, 
         return wanted, power[np.isin(times, wanted)]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio, there = (schedule.sigma(t) / schedule.alpha(t) for t in (times, wanted))
-        of_x0 = ratio**2 * (1.0 - power)
+        of_x0 = np.clip(ratio**2 * (1.0 - power), 0.0, None if radius is None else radius**2)
         usable = np.isfinite(of_x0)
         gamma = np.maximum(1.0 - np.interp(wanted, times[usable], of_x0[usable]) / there**2, 0.0)
     gamma[known] = power[np.isin(times, wanted)]
@@ -68,7 +70,7 @@ def describe_statistic(bundle: OpenBundle) -> str:
     except BundleError as error:
         return f"unknown: {error.what}"
     if found is None:
-        return f"not measured; dpmrt calibrate {bundle.root} --data DATA does it"
+        return "not measured; `dpmrt calibrate` does it"
     return f"measured at {len(found.times)} times over {found.samples} samples, error at most {max(found.error):.2g}"
 
 

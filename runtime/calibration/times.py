@@ -43,14 +43,14 @@ def choose_times(
 
 def _given(times: Sequence[float], first: float, last: float, whole: bool) -> tuple[float, ...]:
     try:
-        array = np.unique(np.asarray(times, np.float64))
+        array = np.sort(np.asarray(times, np.float64), axis=-1)
     except (TypeError, ValueError):
         array = np.zeros(0)
-    inside = array.ndim == 1 and array.size > 0 and np.isfinite(array).all() and array[0] >= first
-    if not inside or array[-1] > last or (whole and (array != np.rint(array)).any()):
+    row = array.ndim == 1 and array.size > 0 and bool(np.isfinite(array).all())
+    if not row or array[0] < first or array[-1] > last or (whole and (array != np.rint(array)).any()):
         raise OptionError(
             "times are no times of the network",
             got=brief(times),
             expected=f"{'whole ' * whole}numbers from {first:g} to {last:g}",
         )
-    return tuple(array.tolist())
+    return tuple(np.unique(array).tolist())
