@@ -401,6 +401,7 @@ def test_more_channels_in_than_out_are_a_condition() -> None:
 
     assert (network(9, 4).sample_shape, network(9, 4).extra_channels) == ((4, 8, 8), 5)
     assert (network(3, 6).sample_shape, network(3, 6).extra_channels) == ((3, 8, 8), 0)
+    assert [network(*sizes).learned_channels for sizes in ((3, 6), (3, 3), (9, 4))] == [3, 0, 0]
     assert (network(8, 4, 2, 5).sample_shape, network(8, 4, 2, 5).extra_channels) == ((8, 4, 8, 8), 4)
 
 
