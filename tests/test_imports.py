@@ -124,7 +124,7 @@ def test_calibrating_loads_nothing_heavy(tmp_path: Path) -> None:
         sys.path.pop(0)
     code = (
         "import sys, numpy as np, dpmrt.runtime\n"
-        "dpmrt.runtime.calibrate(sys.argv[1], np.zeros((4, 1, 8, 8)), samples=4, steps=5)\n"
+        "dpmrt.runtime.calibrate(sys.argv[1], np.zeros((8, 1, 8, 8)), samples=8, steps=5)\n"
         "with dpmrt.runtime.load(sys.argv[1]) as pipeline:\n"
         "    pipeline.sample(2, solver='ddpm', steps=3, variance='analytic')\n"
     )

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: as many samples as give an error far below that of the network; the paper finds a few dozen enough
 SAMPLES = 256
+#: fewer say too little about the error
+_FEWEST = 8
 _MOST_SEED = 2**63 - 1
 _KEPT_MODELS = 8
 
@@ -58,7 +60,7 @@ def calibrate(
     opened = open_bundle(bundle)
     _check_bundle(opened)
     manifest = opened.manifest
-    samples = check_whole("samples", samples, 2)
+    samples = check_whole("samples", samples, _FEWEST)
     batch, seed = min(check_whole("batch", batch, 1), samples), check_whole("seed", seed, 0, _MOST_SEED)
     schedule = schedule_from_diffusers(opened.scheduler_config)
     at = choose_times(schedule, steps, times)

@@ -70,16 +70,17 @@ def _noise(seed: int, index: int, start: int, shape: tuple[int, ...]) -> NDArray
     return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
 
 
-def _powers(model: RowModel, x0: Array, noise: Array, level: Level, prediction: str, rows: slice) -> list[float]:
-    """Return the mean square of the predicted noise of each sample."""
+def _powers(
+    model: RowModel, x0: Array, noise: Array, level: Level, prediction: str, rows: slice
+) -> list[tuple[float, float]]:
+    """Return the mean squares of the predicted noise and of the noise, for each sample."""
     x = level.alpha * x0.astype(np.float64) + level.sigma * noise
     raw = model((level.in_scale * x).astype(np.float32), level.t, rows).astype(np.float64)
     from_x, from_raw = to_eps(prediction, level)
     eps = from_x * x + from_raw * raw if from_x else from_raw * raw
-    powers: Array = np.square(eps).reshape(len(eps), -1).mean(1)
+    powers, of_noise = (np.square(a, dtype=np.float64).reshape(len(a), -1).mean(1) for a in (eps, noise))
     if not np.isfinite(powers).all():
         raise NonFiniteError(
             "the network returned NaN or infinity", got=f"t = {level.t:g}", expected="finite numbers"
         )
-    found: list[float] = powers.tolist()
-    return found
+    return list(zip(powers.tolist(), of_noise.tolist()))

@@ -92,8 +92,11 @@ def test_the_mean_is_right_within_its_error(schedule: str, prediction: str) -> N
     z = (np.array(found.power) - exact) / error
     assert np.abs(z).max() < 4.5
     assert 0.5 < (z**2).mean() < 2.5
-    # 48 samples of 6 entries: a square of a normal number has twice its square as variance
-    np.testing.assert_allclose(error, exact * np.sqrt(2 / (48 * 6)), rtol=0.8)
+    # 48 samples of 6 entries: a square of a normal number has twice its square as variance. Where the network's
+    # answer is the noise that was drawn, and little else, there is hardly an error.
+    plain = exact * np.sqrt(2 / (48 * 6))
+    assert (error < 1.6 * plain).all()
+    assert error[-1] < 0.15 * plain[-1]
 
 
 def test_a_bundle_s_network_is_what_is_measured(make_bundle: Make, data: np.ndarray) -> None:
@@ -123,7 +126,7 @@ def test_each_datum_may_have_its_class(make_bundle: Make, data: np.ndarray) -> N
     assert not np.allclose(of_all[0], of_all[1], rtol=0.02)
     rows = np.array(list(of_all.values()))
     assert ((rows.min(0) < each.power) & (each.power < rows.max(0))).all()
-    np.testing.assert_allclose(each.power, rows.mean(0), rtol=0.05)
+    np.testing.assert_allclose(each.power, rows.mean(0), rtol=0.1)
     again = calibrate(bundle, data, label=list(labels), **ask)
     assert again == each
 
@@ -235,7 +238,7 @@ def test_the_data_s_range_bounds_the_variance(make_bundle: Make, data: np.ndarra
 
 def test_a_statistic_of_another_network_is_refused(make_bundle: Make, data: np.ndarray) -> None:
     bundle = make_bundle()
-    calibrate(bundle, data, samples=4, times=TIMES)
+    calibrate(bundle, data, samples=8, times=TIMES)
     manifest = read_manifest(bundle)
     path = bundle / str(manifest.eps_power)
     held = json.loads(path.read_text())
@@ -345,7 +348,7 @@ def test_a_checkpoint_of_something_else_is_refused(make_bundle: Make, data: np.n
         calibrate(bundle, data[::-1].copy(), **ask)
     for broken, said in (
         (b"{", r"(?s)checkpoint cannot be read.*rm '.*check point'"),
-        (held.replace(b'"partial": [', b'"partial": [\n0.5,'), "checkpoint does not hold together"),
+        (held.replace(b'"partial": [', b'"partial": [\n[0.5, 1.0],'), "checkpoint does not hold together"),
     ):
         path.write_bytes(broken)
         with pytest.raises(OptionError, match=said):
@@ -360,15 +363,15 @@ def test_a_checkpoint_of_something_else_is_refused(make_bundle: Make, data: np.n
 def test_a_folder_of_pictures_and_arrays_is_the_array(make_bundle: Make, tmp_path: Path) -> None:
     bundle, folder = make_bundle(), tmp_path / "pictures"
     folder.mkdir()
-    raw = np.random.default_rng(2).integers(0, 256, (6, 1, SIDE, SIDE)).astype(np.uint8)
+    raw = np.random.default_rng(2).integers(0, 256, (8, 1, SIDE, SIDE)).astype(np.uint8)
     for k in range(3):
         Image.fromarray(raw[k, 0]).save(folder / f"{k}.png")
     np.save(folder / "3.npy", raw[3])
     np.save(folder / "4.npy", raw[4:])
     (folder / "notes.txt").write_text("of no matter")
-    of_folder = calibrate(bundle, folder, samples=6, times=TIMES)
-    of_array = calibrate(bundle, raw, samples=6, times=TIMES)
-    of_floats = calibrate(bundle, (raw / 127.5 - 1).astype(np.float32), samples=6, times=TIMES)
+    of_folder = calibrate(bundle, folder, samples=8, times=TIMES)
+    of_array = calibrate(bundle, raw, samples=8, times=TIMES)
+    of_floats = calibrate(bundle, (raw / 127.5 - 1).astype(np.float32), samples=8, times=TIMES)
     assert (of_folder.data, of_array.data) == ("pictures", "an array")
     assert of_folder.power == of_array.power
     np.testing.assert_allclose(of_floats.power, of_array.power, rtol=1e-5)
@@ -438,7 +441,7 @@ def test_data_of_another_kind_is_refused(plain: Path, data: np.ndarray, tmp_path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"samples": 1}, r"(?s)samples is out of range.*at least 2"),
+        ({"samples": 7}, r"(?s)samples is out of range.*at least 8"),
         ({"batch": 0}, "batch is out of range"),
         ({"seed": -1}, "seed is out of range"),
         ({"steps": 1}, "steps is out of range"),
