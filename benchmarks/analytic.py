@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 25, 50])
     parser.add_argument("--grid", choices=["even", "trailing"], default="even")
+    parser.add_argument("--solver", choices=["ddpm", "ddim"], help="the rows of one solver alone")
     parser.add_argument(
         "--calibrated", type=Path, help="a calibrated copy of the bundle; made here unless it is there"
     )
@@ -51,7 +52,8 @@ def main() -> None:
         with load(bundle) as pipeline:
             rows = [
                 [name, *(f"{distance(pipeline, name, n, options, reader, real):.1f}" for n in options.steps)]
-                for name in VARIANCES
+                for name, (solver, _) in VARIANCES.items()
+                if options.solver in (None, solver)
             ]
     columns = ["Frechet distance", *(f"{n} steps" for n in options.steps)]
     table(f"{options.samples} digits, times {options.grid}", columns, rows)

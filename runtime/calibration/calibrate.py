@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpmrt import __version__
-from dpmrt.engines import MANIFEST_NAME, EpsPower, is_shipped, store_eps_power
-from dpmrt.errors import BundleError
+from dpmrt.engines import MANIFEST_NAME, EpsPower, Manifest, is_shipped, read_manifest, store_eps_power
+from dpmrt.errors import BundleError, OptionError
 from dpmrt.files import check_writable
 from dpmrt.runtime.backends import Backend, choose_engine
 from dpmrt.runtime.bundle import OpenBundle, open_bundle
@@ -77,8 +77,7 @@ def calibrate(
         engine=_engine_name(opened, engine, options),
         conditions=asked.described(),
     )
-    root = opened.root.resolve()
-    path = check_writable(root.with_name(f"{root.name}.calibration.json") if checkpoint is None else checkpoint)
+    path = _checkpoint_path(opened, checkpoint)
     state = Checkpoint.fresh(settings) if restart else read_checkpoint(path, settings)
     with load(bundle, engine, **options) as pipeline:
         shape = pipeline.sample_shape(shape=chosen.samples.shape[1:])
@@ -109,7 +108,7 @@ def calibrate(
         conditions=settings.conditions,
         dpmrt=__version__,
     )
-    store_eps_power(opened.root, manifest, statistic)
+    store_eps_power(opened.root, _unchanged(opened), statistic)
     path.unlink(missing_ok=True)
     return statistic
 
@@ -131,6 +130,34 @@ def _check_bundle(bundle: OpenBundle) -> None:
             fix=f"copy it: cp -r {bundle.root} BUNDLE",
         )
     check_writable(bundle.root / MANIFEST_NAME)
+
+
+def _checkpoint_path(bundle: OpenBundle, checkpoint: str | Path | None) -> Path:
+    root = bundle.root.resolve()
+    if checkpoint is None:
+        return check_writable(root.with_name(f"{root.name}.calibration.json"))
+    if Path(checkpoint).resolve().is_relative_to(root):
+        raise OptionError(
+            "the checkpoint lies inside the bundle",
+            got=checkpoint,
+            expected=f"a file outside of {bundle.root}",
+            fix="choose another folder",
+        )
+    return check_writable(checkpoint)
+
+
+def _unchanged(bundle: OpenBundle) -> Manifest:
+    """Return the manifest as it is now, of what was measured."""
+    before, now = bundle.manifest, read_manifest(bundle.root, check=False)
+    for name in (before.unet.path, before.scheduler):
+        if now.files.get(name) != before.files[name]:
+            raise BundleError(
+                "the bundle was changed while it was measured",
+                got=f"another {name}",
+                expected=f"SHA-256 {before.files[name].sha256}",
+                fix="measure it again: dpmrt calibrate BUNDLE --data DATA --restart",
+            )
+    return now
 
 
 def _engine_name(bundle: OpenBundle, engine: str | Backend, options: Mapping[str, Any]) -> str:

@@ -26,9 +26,10 @@ class Analytic:
     """The deviations of the noise over the steps of a grid.
 
     `gamma` is the statistic at the times `gamma_times`, or at 0, 1, 2, ...; between them it is linear in t. `radius`
-    is half the width of the data's range, so that x0 has at most the variance radius^2; None knows no bound. The
-    noise of the last `clip_steps` noisy steps changes a pixel, in the mean, by at most `clip_pixel`; unless given,
-    that is one step where the network's last call is at the schedule's first time, and else none.
+    is half the width of the data's range, so that x0 has at most the variance radius^2; None knows no bound, and
+    counts pixels as for 1. The noise of the last `clip_steps` noisy steps changes a pixel, in the mean, by at most
+    `clip_pixel`; unless given, that is one step where the network's last call is at the schedule's first time, and
+    else none.
     """
 
     def __init__(

@@ -327,6 +327,19 @@ def test_any_batch_may_be_the_last(make_bundle: Make, data: np.ndarray, tmp_path
     assert not (tmp_path / "here").exists()
 
 
+def test_a_bundle_that_was_changed_meanwhile_is_left_alone(make_bundle: Make, data: np.ndarray) -> None:
+    bundle = make_bundle()
+
+    def exported_again(done: int, total: int) -> None:
+        fields = json.loads((bundle / "dpmrt.json").read_text())
+        fields["files"]["unet/model.onnx"]["sha256"] = "0" * 64
+        (bundle / "dpmrt.json").write_text(json.dumps(fields))
+
+    with pytest.raises(BundleError, match=r"(?s)changed while it was measured.*another unet/model\.onnx"):
+        calibrate(bundle, data, samples=8, times=(0,), callback=exported_again)
+    assert read_manifest(bundle, check=False).eps_power is None
+
+
 def test_a_checkpoint_of_something_else_is_refused(make_bundle: Make, data: np.ndarray, tmp_path: Path) -> None:
     bundle, path = make_bundle(labels=True), tmp_path / "check point"
     ask: dict[str, Any] = {"samples": 24, "batch": 8, "times": TIMES, "checkpoint": path}
@@ -459,6 +472,13 @@ def test_requests_that_cannot_be_honoured_are_refused(
     with pytest.raises(DpmrtError, match=said):
         calibrate(plain, data, **{"samples": 8, "checkpoint": tmp_path / "c", **options})
     assert not (tmp_path / "c").exists()
+
+
+def test_the_checkpoint_is_outside_of_the_bundle(plain: Path, data: np.ndarray) -> None:
+    before = files(plain)
+    with pytest.raises(OptionError, match="the checkpoint lies inside the bundle"):
+        calibrate(plain, data, samples=8, checkpoint=plain / "unet/c.json")
+    assert files(plain) == before
 
 
 def test_labels_are_looked_at_before_the_network_runs(labelled: Path, data: np.ndarray, tmp_path: Path) -> None:
