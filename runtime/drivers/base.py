@@ -34,7 +34,10 @@ class Driven:
 
 
 class Driver(Protocol):
-    """A sampler of its own course; `options` are its own, and it refuses those that it does not know."""
+    """A sampler of its own course; `options` are its own, and it refuses those that it does not know.
+
+    `callback` is told after every network call, with an index that counts the calls, and the most that there may be.
+    """
 
     def __call__(
         self,

@@ -121,3 +121,19 @@ def test_hooks_reach_a_pipeline_s_run() -> None:
         )
         with pytest.raises(OptionError, match="hook"):
             pipeline.sample(2, steps=3, hooks=[1])  # type: ignore[list-item]
+
+
+@pytest.mark.usefixtures("driven")
+def test_the_command_line_samples_with_a_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from click.testing import CliRunner
+
+    from dpmrt.runtime.cli import main
+
+    out = tmp_path / "a.npy"
+    asked = ["sample", "digits", "-o", str(out), "-n", "2", "--solver", "two-calls", "--option", "gain=0.5"]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 0, done.output
+    with load("digits") as pipeline:
+        np.testing.assert_array_equal(np.load(out), pipeline.sample(2, solver="two-calls", gain=0.5))
+    for flag, value in (("--save-plan", str(tmp_path / "p")), ("--steps", "4")):
+        assert CliRunner().invoke(main, [*asked, flag, value]).exit_code == 1
