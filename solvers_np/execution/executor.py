@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dpmrt.errors import ArrayError, NonFiniteError
+from dpmrt.errors import ArrayError
+from dpmrt.solvers_np.execution.checks import bad_start, check_binding, check_start
 from dpmrt.solvers_np.execution.composition import Layout, compose
 from dpmrt.solvers_np.execution.device.place import place_of
 from dpmrt.solvers_np.execution.events import Callback, StepEvent, tell
@@ -47,12 +48,7 @@ class Executor:
 
     def __init__(self, plan: StepPlan, model: Model, shape: Sequence[int], dtype: DTypeLike = np.float32) -> None:
         self.plan = plan
-        self.shape = tuple(int(n) for n in shape)
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-            raise ArrayError("the state must be float32 or float64", got=self.dtype)
-        if len(self.shape) < 2 or min(self.shape) < 1:
-            raise ArrayError("the shape needs a batch axis and at least one more", got=self.shape)
+        self.shape, self.dtype = check_binding(shape, dtype)
         layout = Layout.of(plan)
         self._rows = _allocate(layout.count, math.prod(self.shape), self.dtype)
         shaped = [row.reshape(self.shape) for row in self._rows]
@@ -70,10 +66,7 @@ class Executor:
     def run(self, x: Array, *, noise: Any = None, callback: Callback | None = None) -> Array:
         """Run the plan from the initial state `x`; the result is a new array that the caller owns."""
         x = np.asarray(x)
-        if x.shape != self.shape:
-            raise ArrayError("the initial state has the wrong shape", got=x.shape, expected=self.shape)
-        if x.dtype.kind != "f":
-            raise ArrayError("the initial state has the wrong dtype", got=x.dtype, expected="a floating-point dtype")
+        check_start(x, self.shape)
         if self._unfinished:
             # The run that failed may have left NaN in a slot, which a weight of zero would not remove.
             self._rows[...] = 0
@@ -81,8 +74,8 @@ class Executor:
         state = self._state
         with np.errstate(all="ignore"):
             self._x[...] = x
-            if not np.isfinite(np.dot(state, state)) and not np.isfinite(state).all():
-                raise NonFiniteError("the initial state holds NaN or infinity", got=_first_bad(self._x))
+            if not np.isfinite(np.dot(state, state)) and (error := bad_start(self._x)):
+                raise error
         draw = self._draw(as_source(noise, self.shape, self.plan.draws)) if self._z is not None else None
         seen = self._x.view()
         seen.flags.writeable = False
@@ -204,8 +197,3 @@ def _bound(model: Model, x: Array, outputs: Sequence[Array]) -> Call:
         outputs[slot][...] = raw
 
     return call
-
-
-def _first_bad(x: Array) -> str:
-    index = np.unravel_index(int(np.flatnonzero(~np.isfinite(x))[0]), x.shape)
-    return f"{x[index]} at {tuple(int(i) for i in index)}"
