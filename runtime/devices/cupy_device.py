@@ -10,6 +10,9 @@ from dpmrt.runtime.gpu import Gpu, current_gpu, why_no_gpu
 from dpmrt.runtime.interrupt import was_interrupted
 from dpmrt.solvers_np.execution.device.place import Place, first_line
 
+#: since this version CuPy waits for the copies to the host that it makes
+OLDEST = 13
+
 
 def require_gpu(engine: str) -> Gpu:
     """Return the GPU that is here, or say why there is none."""
@@ -37,7 +40,7 @@ def open_place(engine: str) -> Place:
             raise MissingExtraError(
                 f"the engine `{engine}` needs a package that is not installed",
                 got="no module cupy",
-                expected=f"CuPy 13 or newer, for CUDA {gpu.cuda}",
+                expected=f"CuPy {OLDEST} or newer, for CUDA {gpu.cuda}",
                 fix=f"pip install '{package}[ctk]', or without [ctk] where a CUDA toolkit is installed",
             ) from None
         raise BackendError(
@@ -45,14 +48,41 @@ def open_place(engine: str) -> Place:
             got=first_line(error),
             fix=f"pip install --force-reinstall {package}",
         ) from error
+    _check_version(str(cupy.__version__), package)
     try:
-        return Place.new(cupy)
+        place = Place.new(cupy)
     except Exception as error:
         raise BackendError(
             "CuPy cannot use the GPU",
             got=f"{type(error).__name__}: {first_line(error)}",
             expected=f"a CuPy for the driver's CUDA {gpu.cuda}",
             fix=f"pip install '{package}[ctk]'",
+        ) from error
+    _check_compiler(cupy, package)
+    return place
+
+
+def _check_version(version: str, package: str) -> None:
+    """Refuse a CuPy whose copies to the host return before they are done."""
+    if not version.partition(".")[0].isdigit() or int(version.partition(".")[0]) < OLDEST:
+        raise BackendError(
+            "CuPy is too old",
+            got=version,
+            expected=f"CuPy {OLDEST} or newer",
+            fix=f"pip install --upgrade '{package}[ctk]'",
+        )
+
+
+def _check_compiler(cupy: Any, package: str) -> None:
+    """Compile a kernel that does nothing: for want of CUDA's compiler or headers CuPy raises a mere RuntimeError."""
+    try:
+        cupy.RawKernel('extern "C" __global__ void probe() {}', "probe").compile()
+    except Exception as error:
+        raise BackendError(
+            "CuPy cannot compile kernels for the GPU",
+            got=f"{type(error).__name__}: {first_line(error)}",
+            expected="NVRTC and the headers of CUDA, which CuPy's wheels do not bring",
+            fix=f"pip install '{package}[ctk]', or set CUDA_PATH to a CUDA toolkit",
         ) from error
 
 

@@ -110,7 +110,14 @@ class Engine:
         for name, shape in shapes.items():
             if any(int(axis) < 0 for axis in self.engine.get_tensor_shape(name)):
                 self._check(context.set_input_shape(name, shape), f"{name}{list(shape)}")
-        missing = context.infer_shapes()
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:
+            raise BackendError(
+                "TensorRT finds the inputs' shapes at odds",
+                got=f"{self.messages.take()} ({error})",
+                expected="shapes that the graph takes together",
+            ) from error
         if missing:
             raise BackendError("the engine's inputs are not settled", got=", ".join(missing), expected="every shape")
         return context, self._scratch

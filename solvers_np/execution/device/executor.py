@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dpmrt.errors import ArrayError, NonFiniteError
+from dpmrt.errors import ArrayError
+from dpmrt.solvers_np.execution.checks import bad_start, check_binding, check_start
 from dpmrt.solvers_np.execution.composition import Layout, Step, Update, compose
 from dpmrt.solvers_np.execution.device.graph import Trajectory
 from dpmrt.solvers_np.execution.device.kernels import Kernels, Launch, packed_weights
@@ -52,12 +53,7 @@ class DeviceExecutor:
         self, plan: StepPlan, model: Any, shape: Sequence[int], dtype: DTypeLike = np.float32, *, place: Place
     ) -> None:
         self.plan = plan
-        self.shape = tuple(int(n) for n in shape)
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-            raise ArrayError("the state must be float32 or float64", got=self.dtype)
-        if len(self.shape) < 2 or min(self.shape) < 1:
-            raise ArrayError("the shape needs a batch axis and at least one more", got=self.shape)
+        self.shape, self.dtype = check_binding(shape, dtype)
         self._place = place
         self._digest = plan.digest()
         self._model = model if hasattr(model, "bind_device") else _Function(model)
@@ -110,30 +106,30 @@ class DeviceExecutor:
                 self._clear_rows()
                 self._trajectory.forget()
             self._unfinished = True
-            self._place.upload(self._x, start)
-            if source is not None and self._noise is not None and self._noise.whole:
-                self._noise.draw_all(source, self._steps)
-            streamed = self._noise is not None and not self._noise.whole
-            if callback is None and not streamed and self._model.capturable:
-                self._trajectory.run(self._key())
-            else:
-                self._enqueue(source, callback)
-            self._check_flags()
-            result = self._place.download(self._x)
+            try:
+                self._place.upload(self._x, start)
+                if source is not None and self._noise is not None and self._noise.whole:
+                    self._noise.draw_all(source, self._steps)
+                streamed = self._noise is not None and not self._noise.whole
+                if callback is None and not streamed and self._model.capturable:
+                    self._trajectory.run(self._key())
+                else:
+                    self._enqueue(source, callback)
+                self._check_flags()
+                result = self._place.download(self._x)
+            except BaseException:
+                # Buffers may be let go of now, and what was enqueued before the failure still uses them.
+                self._place.settle()
+                raise
         self._unfinished = False
         return result if host else self._place.xp.asarray(result)
 
     def _checked(self, x: NDArray[Any]) -> NDArray[Any]:
-        if x.shape != self.shape:
-            raise ArrayError("the initial state has the wrong shape", got=x.shape, expected=self.shape)
-        if x.dtype.kind != "f":
-            raise ArrayError("the initial state has the wrong dtype", got=x.dtype, expected="a floating-point dtype")
+        check_start(x, self.shape)
         with np.errstate(all="ignore"):
             start = x.astype(self.dtype)
-        finite = np.isfinite(start)
-        if not finite.all():
-            index = tuple(int(i) for i in np.unravel_index(int(np.flatnonzero(~finite)[0]), x.shape))
-            raise NonFiniteError("the initial state holds NaN or infinity", got=f"{start[index]} at {index}")
+        if error := bad_start(start):
+            raise error
         return start
 
     def _key(self) -> Hashable:

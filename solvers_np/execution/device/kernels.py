@@ -35,10 +35,10 @@ class Kernels:
         # The state comes first, as the kernel looks at its first target.
         targets = ordered_targets(update, state)
         kernel = self._kernel(*source.update_source(len(targets), len(used), dtype.name))
-        marks = sum(kinds.get(column, 0) << (4 * k) for k, column in enumerate(used))
+        marks = sum(kinds.get(column, 0) << (4 * k) for k, column in enumerate(used[: source.MOST_MARKED]))
         kind = source.BAD_STATE if targets[0] == state and kinds else 0
         pointers = [np.uint64(address(rows[k])) for k in (*targets, *used)]
-        head = (np.int64(packs), np.uint64(address(weights)), np.uint64(flag), np.int64(marks), np.uint32(kind))
+        head = (np.int64(packs), np.uint64(address(weights)), np.uint64(flag), np.uint64(marks), np.uint32(kind))
         return _spread(kernel, packs, (*head, *pointers))
 
     def move(

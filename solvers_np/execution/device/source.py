@@ -12,12 +12,16 @@ PACK_BYTES = 16
 #: what a step's flag says was not finite
 BAD_STATE, BAD_NETWORK, BAD_SECOND, BAD_NOISE = 1, 2, 4, 8
 
+#: sources of a row that four bits of one word each are left for
+MOST_MARKED = 16
+
 TYPES = {"float16": "half16", "float32": "float", "float64": "double"}
 _BITS = {"float32": ("unsigned int", 32), "float64": ("unsigned long long", 64)}
 _LOOP = "for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x)"
 
 _PRELUDE = r"""
 typedef long long i64;
+typedef unsigned long long u64;
 typedef unsigned int u32;
 #ifndef DPMRT_SHIM
 struct half16 { unsigned short bits; };
@@ -38,13 +42,14 @@ def update_source(targets: int, sources: int, dtype: str) -> tuple[str, str]:
     """Return source and name of the kernel that applies a row of weights in one pass over memory.
 
     Each of `targets` rows becomes a weighted sum of `sources` rows, which may be the same ones. `kinds` holds four
-    bits a source: what to flag if it is not finite; `kind` is the same for the first target.
+    bits a source, of the first sixteen: what to flag if it is not finite; `kind` is the same for the first target.
     """
     real, width = TYPES[dtype], PACK_BYTES // (4 if dtype == "float32" else 8)
     name = f"update_{targets}_{sources}"
     params = [f"Pack *t{k}" for k in range(targets)] + [f"const Pack *s{k}" for k in range(sources)]
     loads = " ".join(f"Pack a{k} = s{k}[i];" for k in range(sources))
-    marks = " ".join(f"if (bad(a{k}.v[j])) seen |= (u32)(kinds >> {4 * k}) & 15u;" for k in range(sources))
+    marked = range(min(sources, MOST_MARKED))
+    marks = " ".join(f"if (bad(a{k}.v[j])) seen |= (u32)(kinds >> {4 * k}) & 15u;" for k in marked)
     sums = "\n".join(
         f"            r{t}.v[j] = {' + '.join(f'w[{t * sources + k}] * a{k}.v[j]' for k in range(sources))};"
         for t in range(targets)
@@ -53,7 +58,7 @@ def update_source(targets: int, sources: int, dtype: str) -> tuple[str, str]:
     return (
         f"""{_PRELUDE}
 struct alignas({PACK_BYTES}) Pack {{ {real} v[{width}]; }};
-extern "C" __global__ void {name}(i64 count, const {real} *weights, u32 *flag, i64 kinds, u32 kind,
+extern "C" __global__ void {name}(i64 count, const {real} *weights, u32 *flag, u64 kinds, u32 kind,
     {", ".join(params)})
 {{
     {real} w[{targets * sources}];
