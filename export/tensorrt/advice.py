@@ -31,6 +31,21 @@ _LAYER = re.compile(
     r"(?:Could not find any implementation for node|Cannot compile operation|layer|node|LayerImpl|Exception in)"
     r"\s*[\[{'\"]*([A-Za-z_/][\w/.:+-]*)"
 )
+#: what the library adds to any complaint on a machine without a driver
+_ASIDE = re.compile(
+    r"\s*(?:\[checkMacros\.cpp::catchCudaError[^\]]*\])?\s*"
+    r"Error Code 1: Cuda Runtime \(In catchCudaError[^()]*\(cudaError 35:[^()]*\)\)"
+)
+
+
+def own_words(text: str) -> str:
+    """Return a message of the builder without what it adds for want of a driver, if anything else is in it.
+
+    >>> own_words("node a: bad [checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError "
+    ...           "at checkMacros.cpp:250 (cudaError 35: CUDA driver version is insufficient))")
+    'node a: bad'
+    """
+    return _ASIDE.sub("", text).strip() or text
 
 
 def failing_layer(lines: Iterable[str]) -> str | None:
