@@ -62,6 +62,9 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
         _log("get", self.nbytes)
         return bool(self._host)
 
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
+
     def __len__(self) -> int:
         return len(self._host)
 

@@ -340,6 +340,16 @@ def test_run_plan_takes_its_namespace_from_the_state(cupy: Any) -> None:
     _close(got.get(), run_plan(plan, Model(), x))
 
 
+def test_noise_that_was_drawn_on_the_device_is_fetched(cupy: Any) -> None:
+    plan, x = _plan("ddim", eta=1.0), _start()
+
+    def draw(shape: Any) -> Any:
+        return np.full(shape, 0.3, np.float32)
+
+    got = DeviceExecutor(plan, Model(), SHAPE, place=Place.new(cupy)).run(x, noise=lambda s: cupy.asarray(draw(s)))
+    _close(got, Executor(plan, Model(), SHAPE).run(x, noise=draw))
+
+
 def test_what_cuda_refuses_is_a_typed_error(cupy: Any) -> None:
     fake_cupy.memory["free"] = 1000
     with pytest.raises(BackendError, match="the device's memory is exhausted"):
