@@ -11,6 +11,7 @@ _KNOWN: tuple[tuple[str, str], ...] = (
     ("requires bigger workspace", "a larger --memPoolSize=workspace:MiB, or none"),
     ("for Turing", "leave sm75 out of --target"),
     ("CUDA driver version is insufficient", "a newer NVIDIA driver, or --target portable where there is no GPU"),
+    ("CUDA initialization failure", "a driver as new as TensorRT's CUDA, or the TensorRT for its CUDA: dpmrt doctor"),
     ("CUDA_SUCCESS", "build where there is a GPU, or without --refit and --stripWeights"),
     ("libnvinfer_lean", "leave --versionCompatible out"),
     ("out of memory", "free memory, or limit it with --memPoolSize=workspace:MiB"),

@@ -84,6 +84,11 @@ class Runtime:
     def __init__(self, logger: ILogger) -> None:
         assert logger.made
         self._logger = logger
+        if state.get("old_driver"):
+            logger.log(
+                Severity.ERROR, "CUDA initialization failure with error: 35. Please check your CUDA installation"
+            )
+            raise TypeError("pybind11::init(): factory function returned nullptr")
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Engine | None:
         data = bytes(memoryview(serialized_engine))

@@ -232,6 +232,14 @@ def test_a_device_that_is_lost_ends_in_one_error(labelled: Path, gpu: Any) -> No
         pipeline.sample(2, steps=5, label=1)
 
 
+def test_a_driver_too_old_for_tensorrt(labelled: Path, gpu: Any) -> None:
+    gpu["old_driver"] = True
+    with pytest.raises(BackendError, match="TensorRT cannot be started") as caught:
+        load(labelled, "tensorrt")
+    assert "CUDA initialization failure with error: 35" in str(caught.value.got)
+    assert "update the driver" in str(caught.value.fix)
+
+
 def test_shapes_that_the_graph_itself_refuses(labelled: Path, gpu: Any) -> None:
     with load(labelled, "tensorrt") as pipeline:
         gpu["at_odds"] = True

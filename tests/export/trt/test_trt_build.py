@@ -343,6 +343,26 @@ def test_a_crash_of_the_library_is_an_error(tiny: Path, monkeypatch: pytest.Monk
     assert "last words" in log.read_text()
 
 
+def test_a_library_that_makes_no_builder(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # As the real one where the driver is too old for its CUDA: a word in the log, and nothing returned.
+    package = tmp_path / "mute/tensorrt_rtx.py"
+    package.parent.mkdir()
+    package.write_text(
+        f"__version__ = {request.prepare(tiny).request.library.version!r}\n"
+        "class ILogger:\n"
+        "    VERBOSE, ERROR, INTERNAL_ERROR = 'VERBOSE', 'ERROR', 'INTERNAL_ERROR'\n"
+        "    def __init__(self): pass\n"
+        "class Builder:\n"
+        "    def __init__(self, logger):\n"
+        "        logger.log('ERROR', 'CUDA initialization failure with error: 35')\n"
+        "        raise TypeError('pybind11::init(): factory function returned nullptr')\n"
+    )
+    ready = request.prepare(tiny)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    with pytest.raises(BackendError, match=r"failure with error: 35[\s\S]*fix: +a driver as new as"):
+        building.build_prepared(ready)
+
+
 def test_a_killed_process_speaks_of_memory(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = tmp_path / "killed/tensorrt_rtx.py"
     package.parent.mkdir()
