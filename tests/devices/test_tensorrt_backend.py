@@ -267,6 +267,12 @@ def test_a_cupy_that_will_not_do(
         load(labelled, "tensorrt")
     assert text in str(caught.value.got)
     assert fix in str(caught.value.fix)
+    # Two packages of CuPy at once overwrite one another: the one that is there is the one to mend.
+    module = "dpmrt.runtime.devices.cupy_device.packages_distributions"
+    monkeypatch.setattr(module, lambda: {"cupy": ["cupy-cuda12x"]})
+    with pytest.raises(BackendError) as caught:
+        load(labelled, "tensorrt")
+    assert "cupy-cuda12x[ctk]" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "foreign"])
