@@ -120,11 +120,8 @@ class Graph:
 
     def launch(self, stream: Any = None) -> None:
         _log("graph", len(self._work))
-        _alive()
-        if stream is not None:
-            stream.settle()
         for one in self._work:
-            one()
+            (stream or Stream.current[-1]).enqueue(one)
 
 
 class Stream:
@@ -180,8 +177,10 @@ class Stream:
         _alive()
         if self.recording is not None:
             self.recording.append(work)
+        elif device["reads_host"]:
+            # A device that is busy comes to nothing before it is waited for.
+            self.pending.append(work)
         else:
-            self.settle()
             work()
 
 
