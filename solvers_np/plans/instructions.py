@@ -55,8 +55,8 @@ class Langevin:
     """Set the step of a Langevin corrector by norms: with h = snr |z| / |q|, q becomes h^2 q and the noise z h z.
 
     q is slot[quantity], a score. Norms are Euclidean over a sample; of a batch, their means are taken, unless
-    `per_sample`. The row's weights hold the rest: x' = x + 2 alpha q + 2 sqrt(alpha) z is one step of algorithms 4
-    and 5 of Song et al. 2021 (arXiv 2011.13456), x' = x + step q + sqrt(2 step) z with step = 2 alpha h^2.
+    `per_sample`. The row's weights hold the rest: x' = x + 2 alpha q + 2 sqrt(alpha) z is one step of the corrector
+    of Song et al. 2021 (arXiv 2011.13456), x' = x + step q + sqrt(2 step) z with step = 2 alpha h^2.
     """
 
     snr: float

@@ -158,13 +158,13 @@ class StepPlan:
                 if not isinstance(self.instructions[index], kinds):
                     raise PlanError(f"column {name!r} names an instruction for another use", got=f"number {index}")
         for row, index in enumerate(self.noise_instruction.tolist()):
-            if index >= 0 and isinstance(self.instructions[index], Langevin):
-                if self.out[row] < 0 or self.instruction[row] >= 0:
-                    raise PlanError(
-                        "a Langevin step needs a score as the network gives it",
-                        got=f"row {row}, " + ("no call" if self.out[row] < 0 else "a limit on x0"),
-                        expected="a row with a call, and no other instruction on its quantity",
-                    )
+            fit = self.out[row] >= 0 and self.instruction[row] < 0 and self.noise[row] != 0
+            if index >= 0 and isinstance(self.instructions[index], Langevin) and not fit:
+                raise PlanError(
+                    "a Langevin step is in a row that it cannot work on",
+                    got=f"row {row}: out {self.out[row]}, instruction {self.instruction[row]}, noise {self.noise[row]:g}",
+                    expected="a call, no other instruction on its quantity, and noise",
+                )
         learned = [isinstance(i, (LearnedRange, LearnedVariance)) for i in self.instructions]
         if self.parts == 1 and any(learned):
             raise PlanError("a learned variance needs an output of two parts", got="parts = 1", expected=2)
