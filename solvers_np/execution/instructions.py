@@ -55,7 +55,8 @@ def apply_langevin(instruction: Langevin, score: NDArray[Any], z: NDArray[Any]) 
 
     There is no step for a score of zeros, nor for norms that are not finite.
     """
-    norms = [np.sqrt([np.einsum("i,i", s, s, dtype=np.float64) for s in a.reshape(len(a), -1)]) for a in (score, z)]
+    flat = (score.reshape(len(score), -1), z.reshape(len(z), -1))
+    norms = [np.sqrt(np.einsum("ij,ij->i", a, a, dtype=np.float64)) for a in flat]
     measured, drawn = norms if instruction.per_sample else ([norm.mean()] for norm in norms)
     h = instruction.snr * np.asarray(drawn) / np.asarray(measured)
     by = h.astype(z.dtype).reshape(-1, *[1] * (z.ndim - 1))
