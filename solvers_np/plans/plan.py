@@ -158,11 +158,12 @@ class StepPlan:
                 if not isinstance(self.instructions[index], kinds):
                     raise PlanError(f"column {name!r} names an instruction for another use", got=f"number {index}")
         for row, index in enumerate(self.noise_instruction.tolist()):
-            fit = self.out[row] >= 0 and self.instruction[row] < 0 and self.noise[row] != 0
+            out, other, noise = self.out[row], self.instruction[row], self.noise[row]
+            fit = out >= 0 and other < 0 and noise != 0
             if index >= 0 and isinstance(self.instructions[index], Langevin) and not fit:
                 raise PlanError(
                     "a Langevin step is in a row that it cannot work on",
-                    got=f"row {row}: out {self.out[row]}, instruction {self.instruction[row]}, noise {self.noise[row]:g}",
+                    got=f"row {row}: out {out}, instruction {other}, noise {noise:g}",
                     expected="a call, no other instruction on its quantity, and noise",
                 )
         learned = [isinstance(i, (LearnedRange, LearnedVariance)) for i in self.instructions]

@@ -13,7 +13,8 @@ WEIGHTS = np.array([0.2, 0.5, 0.3])
 MEANS = np.array([[-1.5, 0.3], [0.9, 1.0], [0.4, -1.2]])
 COVARIANCES = np.array([[[0.09, 0.03], [0.03, 0.16]], [[0.25, -0.1], [-0.1, 0.12]], [[0.05, 0.0], [0.0, 0.3]]])
 MEAN = WEIGHTS @ MEANS
-COVARIANCE = np.einsum("k,kij->ij", WEIGHTS, COVARIANCES + MEANS[:, :, None] * MEANS[:, None, :]) - np.outer(MEAN, MEAN)
+_SECOND = COVARIANCES + MEANS[:, :, None] * MEANS[:, None, :]
+COVARIANCE = np.einsum("k,kij->ij", WEIGHTS, _SECOND) - np.outer(MEAN, MEAN)
 
 
 def shares_and_pulls(x: Array, alpha: float, sigma: float) -> tuple[Array, list[Array]]:
@@ -55,4 +56,6 @@ def errors(x: Array) -> dict[str, float]:
 def exact_samples(count: int) -> Array:
     rng = np.random.default_rng(123)
     mode = rng.choice(3, count, p=WEIGHTS)
-    return MEANS[mode] + np.einsum("nij,nj->ni", np.linalg.cholesky(COVARIANCES)[mode], rng.standard_normal((count, 2)))
+    return MEANS[mode] + np.einsum(
+        "nij,nj->ni", np.linalg.cholesky(COVARIANCES)[mode], rng.standard_normal((count, 2))
+    )

@@ -43,7 +43,7 @@ def integral(function: Callable[[np.ndarray], np.ndarray], low: float, high: flo
 
 
 def continuous(kind: str, times: list[float]) -> Family:
-    """VP and sub-VP with beta from 0.1 to 20, VE with sigma from 0.01 to 50; networks of t, as score_sde calls them."""
+    """VP and sub-VP with beta from 0.1 to 20, VE with sigma from 0.01 to 50; labels are those of score_sde."""
 
     def beta(t: np.ndarray | float) -> np.ndarray | float:
         return 0.1 + 19.9 * t if kind != "ve" else 0.0 * t
@@ -64,7 +64,9 @@ def continuous(kind: str, times: list[float]) -> Family:
             alpha, sigma = marginal(times[i])
             return alpha, sigma**2
         high, low = times[i], times[i + 1]
-        noise = integral(lambda u: diffusion(u) * np.array([math.exp(-integral(beta, v, high)) for v in u]), low, high)
+        noise = integral(
+            lambda u: diffusion(u) * np.array([math.exp(-integral(beta, v, high)) for v in u]), low, high
+        )
         return math.exp(-integral(beta, low, high) / 2), noise
 
     def rates(i: int) -> tuple[float, float, float]:

@@ -165,7 +165,10 @@ def test_in_continuous_time_it_runs_evenly_down_to_no_noise() -> None:
     plan = compile_plan("predictor-corrector", "vp-linear", 4, corrector="none", t_end=0.01)
     np.testing.assert_allclose(plan.timesteps, np.linspace(1, 0.01, 4))
     assert plan.end == (1.0, 0.0)
-    held, schedule = compile_plan("predictor-corrector", "vp-linear", 4, final="sigma_min"), make_schedule("vp-linear")
+    held, schedule = (
+        compile_plan("predictor-corrector", "vp-linear", 4, final="sigma_min"),
+        make_schedule("vp-linear"),
+    )
     assert held.end == pytest.approx((float(schedule.alpha(1e-3)), float(schedule.sigma(1e-3))))
     # a corrector alone leaves the noise of the level that it corrects last
     alone = compile_plan("predictor-corrector", "vp-linear", 4, predictor="none")
@@ -317,9 +320,7 @@ def test_euler_maruyama_needs_to_know_the_time() -> None:
     with pytest.raises(OptionError, match=r"no finite rate at a time of the grid\n.*at t = 1000"):
         compile_plan("predictor-corrector", "flow", 3, prediction="flow", predictor="euler-maruyama")
     with pytest.raises(OptionError, match="cannot step from where no signal is left"):
-        compile_plan(
-            "predictor-corrector", make_schedule("linear", zero_snr=True), 3, predictor="ancestral"
-        )
+        compile_plan("predictor-corrector", make_schedule("linear", zero_snr=True), 3, predictor="ancestral")
     # a corrector takes no step there, and the other predictor needs none
     plan = compile_plan("predictor-corrector", make_schedule("linear", zero_snr=True), 3)
     assert plan.calls == 5

@@ -58,7 +58,7 @@ def test_correction_reduces_the_error_of_a_coarse_predictor(name: str, predictor
     ]
     print(name, predictor, found)
     assert max(found[0].values()) > 2 * MOST
-    for none, some, much in zip(*(errors.values() for errors in found)):
+    for none, some, much in zip(*(each.values() for each in found)):
         assert much < 0.75 * none
         assert some < 1.1 * none
     assert found[2]["covariance"] < 0.5 * found[0]["covariance"]

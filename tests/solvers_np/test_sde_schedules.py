@@ -110,7 +110,9 @@ def test_grids_of_smld_run_from_noise_to_data(
 def test_parts_of_smld_that_are_none() -> None:
     schedule = make_schedule("smld", train_steps=5)
     for ends in ({"t_start": 3.0, "t_end": 1.0}, {"t_start": 2.0, "t_end": 2.0}, {"t_end": 4.5}):
-        with pytest.raises(OptionError, match=r"do not bound a part of the schedule\n.*\n.*0 <= t_start < t_end <= 4"):
+        with pytest.raises(
+            OptionError, match=r"do not bound a part of the schedule\n.*\n.*0 <= t_start < t_end <= 4"
+        ):
             make_grid("uniform", schedule, 2, **ends)
     with pytest.raises(OptionError, match="gamma is a part of a time that counts from where no noise is"):
         compile_plan("tcd", schedule, 4, prediction="score", gamma=0.3)
