@@ -79,7 +79,7 @@ def to_score(prediction: str, level: Level) -> Pair:
     if prediction == "score":
         return 0.0, level.in_scale
     state, raw = to_eps(prediction, level)
-    return -state / level.sigma, -raw / level.sigma
+    return 0.0 - state / level.sigma, -raw / level.sigma
 
 
 def x0_to_eps(level: Level) -> Pair:
