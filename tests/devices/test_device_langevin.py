@@ -48,11 +48,12 @@ def test_a_device_takes_numpy_s_langevin_steps(cupy: Any, case: str) -> None:
 def test_noise_that_is_copied_row_by_row_is_scaled_too(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_noise, "MOST_TABLE_BYTES", 100)
     plan = plan_of("batch")
-    x = start(plan, np.float64)
-    expected = Executor(plan, Model(), SHAPE, np.float64).run(x, noise=make_noise("torch-cpu", 3))
-    executor = DeviceExecutor(plan, Model(), SHAPE, np.float64, place=Place.new(cupy))
+    x = start(plan, np.float32)
+    expected = Executor(plan, Model(), SHAPE).run(x, noise=make_noise("torch-cpu", 3))
+    executor = DeviceExecutor(plan, Model(), SHAPE, place=Place.new(cupy))
     for _ in range(2):
-        np.testing.assert_allclose(executor.run(x, noise=make_noise("torch-cpu", 3)), expected, rtol=1e-11)
+        got = executor.run(x, noise=make_noise("torch-cpu", 3))
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 class Spoiled(Model):
@@ -112,12 +113,12 @@ def test_noise_that_is_not_finite_is_named_alike(cupy: Any) -> None:
 def test_a_sample_alone_is_the_sample_in_its_batch_only_if_each_is_measured_alone(cupy: Any) -> None:
     for per_sample in (True, False):
         plan = compile_plan("predictor-corrector", "vp-linear", 4, per_sample=per_sample)
-        x = start(plan, np.float64)
+        x = start(plan, np.float32)
         noise = np.random.default_rng(1).standard_normal((plan.draws, *SHAPE))
-        both = DeviceExecutor(plan, Model(), SHAPE, np.float64, place=Place.new(cupy)).run(x, noise=noise)
+        both = DeviceExecutor(plan, Model(), SHAPE, place=Place.new(cupy)).run(x, noise=noise)
         shape = (1, *SHAPE[1:])
-        one = DeviceExecutor(plan, Model(), shape, np.float64, place=Place.new(cupy)).run(x[:1], noise=noise[:, :1])
-        assert np.allclose(one, both[:1], rtol=0, atol=1e-12) is per_sample
+        one = DeviceExecutor(plan, Model(), shape, place=Place.new(cupy)).run(x[:1], noise=noise[:, :1])
+        assert np.allclose(one, both[:1], rtol=0, atol=1e-5) is per_sample
 
 
 def test_threads_that_measure_are_a_power_of_two() -> None:
