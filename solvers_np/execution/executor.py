@@ -15,14 +15,20 @@ from numpy.typing import DTypeLike, NDArray
 
 from dpmrt.errors import ArrayError
 from dpmrt.solvers_np.execution.checks import bad_start, check_binding, check_start
-from dpmrt.solvers_np.execution.composition import Layout, compose
+from dpmrt.solvers_np.execution.composition import Layout, Step, compose
 from dpmrt.solvers_np.execution.device.place import place_of
 from dpmrt.solvers_np.execution.events import Callback, StepEvent, tell
 from dpmrt.solvers_np.execution.failures import Culprit, not_finite
 from dpmrt.solvers_np.execution.hooks import Hook, HookRunner, check_hooks
-from dpmrt.solvers_np.execution.instructions import apply_instruction, apply_noise_instruction, scratch_size
+from dpmrt.solvers_np.execution.instructions import (
+    apply_instruction,
+    apply_langevin,
+    apply_noise_instruction,
+    scratch_size,
+)
 from dpmrt.solvers_np.execution.passes import PassMaker
 from dpmrt.solvers_np.noise import NoiseSource, as_source, asker
+from dpmrt.solvers_np.plans.instructions import Langevin
 from dpmrt.solvers_np.plans.plan import StepPlan
 
 Array = NDArray[Any]
@@ -95,13 +101,14 @@ class Executor:
                     call(step.t, step.out)
                     if hooked is not None:
                         hooked.output(row, step.out)
-                if before is not None and step.instruction is not None:
+                if before is not None:
                     before()
-                    apply_instruction(step.instruction, self._slots[step.slot], self._scratch)
+                    if step.instruction is not None:
+                        apply_instruction(step.instruction, self._slots[step.slot], self._scratch)
                 if step.noisy and draw is not None and self._z is not None:
                     self._z[...] = draw(step.span)
-                    if step.noise_instruction is not None and self._second is not None:
-                        apply_noise_instruction(step.noise_instruction, self._z, self._second)
+                    if step.noise_instruction is not None:
+                        self._scale_noise(step, self._z, calls)
                 after()
                 if not isfinite(dot(state, state)):
                     self._explain(step.out, step.t, calls)
@@ -130,10 +137,16 @@ class Executor:
 
         return draw
 
-    def _explain(self, out: int, t: float, calls: int) -> None:
-        if np.isfinite(self._state).all():
+    def _scale_noise(self, step: Step, z: Array, calls: int) -> None:
+        if isinstance(step.noise_instruction, Langevin):
+            if not apply_langevin(step.noise_instruction, self._slots[step.slot], z):
+                self._explain(step.out, step.t, calls, "score")
+        elif step.noise_instruction is not None and self._second is not None:
+            apply_noise_instruction(step.noise_instruction, z, self._second)
+
+    def _explain(self, out: int, t: float, calls: int, culprit: Culprit = "state") -> None:
+        if culprit == "state" and np.isfinite(self._state).all():
             return
-        culprit: Culprit = "state"
         if out >= 0 and not np.isfinite(self._slots[out]).all():
             culprit = "network"
         elif self._second is not None and not np.isfinite(self._second).all():

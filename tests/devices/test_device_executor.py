@@ -80,6 +80,8 @@ CASES = {
     "pndm": lambda: _plan("pndm", 12),
     "lms": lambda: _plan("lms"),
     "learned range": lambda: _plan("ddpm", variance="learned_range"),
+    "langevin": lambda: _plan("predictor-corrector", 4),
+    "langevin of each": lambda: _plan("predictor-corrector", 4, per_sample=True),
 }
 
 

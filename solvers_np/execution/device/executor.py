@@ -20,12 +20,12 @@ from dpmrt.solvers_np.execution.device.graph import Trajectory
 from dpmrt.solvers_np.execution.device.kernels import Kernels, Launch, packed_weights
 from dpmrt.solvers_np.execution.device.noise import DeviceNoise
 from dpmrt.solvers_np.execution.device.place import Place, address
-from dpmrt.solvers_np.execution.device.source import BAD_NETWORK, BAD_NOISE, BAD_SECOND, BAD_STATE
+from dpmrt.solvers_np.execution.device.source import BAD_NETWORK, BAD_NOISE, BAD_SCORE, BAD_SECOND, BAD_STATE
 from dpmrt.solvers_np.execution.events import Callback, StepEvent, tell
 from dpmrt.solvers_np.execution.failures import Culprit, not_finite
 from dpmrt.solvers_np.execution.hooks import Hook, HookRunner, check_hooks
 from dpmrt.solvers_np.noise import NoiseSource, as_source
-from dpmrt.solvers_np.plans.instructions import LearnedRange, LearnedVariance
+from dpmrt.solvers_np.plans.instructions import Langevin, LearnedRange, LearnedVariance
 from dpmrt.solvers_np.plans.plan import StepPlan
 
 DeviceCall = Callable[[int, int], None]
@@ -80,6 +80,7 @@ class DeviceExecutor:
         shaped = [self._rows[k][:size].reshape(self.shape) for k in range(layout.count)]
         self._x, self._slots = shaped[layout.state], [shaped[k] for k in layout.slots]
         self._z = None if layout.noise is None else shaped[layout.noise]
+        self._norms = place.zeros(2 * self.shape[0], np.float64)
         self._kernels = Kernels(place)
         self._layout = layout
         times = [float(t) for t in plan.timesteps]
@@ -180,17 +181,22 @@ class DeviceExecutor:
             first: list[Launch] = []
             if step.out >= 0:
                 first.append(_fixed(call, calls, step.out))
-            if step.before is not None and step.instruction is not None:
+            if step.before is not None:
                 first.append(self._update(step.before, {}, row))
+            if step.instruction is not None:
                 first.append(self._kernels.instruction(step.instruction, self._slots[step.slot]))
             kinds = self._kinds(step)
             second: list[Launch] = []
             noise = None
             if step.noisy and self._noise is not None:
                 noise, instruction = self._noise.row(draws), step.noise_instruction
+                drawn, flag = (self._noise.origin(draws), self._z), address(self._flags) + 4 * row
                 if isinstance(instruction, (LearnedRange, LearnedVariance)) and self._whole is not None:
-                    origin, flag = self._noise.origin(draws), address(self._flags) + 4 * row
-                    second.append(self._kernels.learned(instruction, self._whole, (origin, self._z), flag))
+                    second.append(self._kernels.learned(instruction, self._whole, drawn, flag))
+                    noise = None
+                elif isinstance(instruction, Langevin):
+                    score = self._slots[step.slot]
+                    second += self._kernels.langevin(instruction, score, drawn, self._norms, flag)
                     noise = None
                 draws += 1
             second.append(self._update(step.after, kinds, row, noise))
@@ -236,7 +242,7 @@ class DeviceExecutor:
 
     def _check_flags(self) -> None:
         flags = self._place.download(self._flags)
-        wrong = np.flatnonzero(flags & (BAD_STATE | BAD_NETWORK | BAD_NOISE))
+        wrong = np.flatnonzero(flags & (BAD_STATE | BAD_NETWORK | BAD_NOISE | BAD_SCORE))
         if not wrong.size:
             return
         row = int(wrong[0])
@@ -245,6 +251,7 @@ class DeviceExecutor:
             (BAD_NETWORK, "network"),
             (BAD_SECOND, "second"),
             (BAD_NOISE, "noise"),
+            (BAD_SCORE, "score"),
         )
         culprit: Culprit = next((name for bit, name in causes if int(flags[row]) & bit), "state")
         raise not_finite(culprit, call=calls + 1, calls=self.plan.calls, t=step.t)
