@@ -65,10 +65,9 @@ def case_shapes(interface: Interface, sizes: Mapping[str, int] | None = None) ->
         taken = [batch for batch in _BATCHES if interface.axes["batch"].axis.takes(batch)]
         shapes = [{**usual, "batch": batch} for batch in taken or [usual["batch"]]]
     for name, entry in interface.axes.items():
-        if (
-            name != "batch"
-            and (size := another_size(msgspec.structs.replace(entry.axis, opt=usual[name]))) is not None
-        ):
+        if name == "batch":
+            continue
+        if (size := another_size(msgspec.structs.replace(entry.axis, opt=usual[name]))) is not None:
             shapes.append({**shapes[0], name: size})
     return shapes
 
