@@ -85,5 +85,9 @@ class VerificationError(DpmrtError):
     """A bundle whose numbers are not those of the network it came from."""
 
 
+class OdeError(DpmrtError, RuntimeError):
+    """A solver of differential equations that gave up."""
+
+
 class SamplingCancelled(DpmrtError):
     """Sampling was stopped by its callback."""
