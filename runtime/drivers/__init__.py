@@ -13,7 +13,9 @@ from dpmrt.runtime.drivers.model import NetworkModel
 __all__ = ["DRIVERS", "Driven", "Driver", "NetworkModel", "Report", "find_driver", "refuse_given"]
 
 #: by the name that `solver` takes: module and function, imported when asked for
-DRIVERS: Mapping[str, tuple[str, str]] = {}
+DRIVERS: Mapping[str, tuple[str, str]] = {
+    "ode": ("dpmrt.runtime.drivers.ode", "sample_ode"),
+}
 
 
 def find_driver(name: object) -> Driver | None:

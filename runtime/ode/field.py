@@ -27,6 +27,17 @@ from dpmrt.solvers_np.prediction import PREDICTIONS, to_eps, to_x0
 VARIABLES = ("lambda", "sigma", "t")
 
 
+def level_at(schedule: NoiseSchedule, t: float) -> Level:
+    """Return the level at the time `t`."""
+    return Level(float(t), float(schedule.alpha(t)), float(schedule.sigma(t)), float(schedule.in_scale(t)))
+
+
+def unit_scale(level: Level) -> float:
+    """Return what unit noise is multiplied by to start at a level: as for a plan, 1 where the variance is kept."""
+    kept = abs(level.alpha**2 + level.sigma**2 - 1) < 1e-6
+    return 1.0 if kept else level.sigma
+
+
 class Point(NamedTuple):
     """The field at one place: dz/ds = state * z + raw * output, where x = scale * z and the network sees x."""
 
@@ -56,7 +67,7 @@ class ProbabilityFlow:
 
     def place(self, t: float) -> float:
         """Return where in the variable the time `t` lies; refuse one where the field has no number."""
-        level = self._level(t)
+        level = level_at(self.schedule, t)
         if self.variable != "t" and not math.isfinite(level.lambda_):
             left = "signal" if level.lambda_ < 0 else "noise"
             raise OptionError(
@@ -80,10 +91,6 @@ class ProbabilityFlow:
     def at(self, s: float) -> Point:
         """Return the weights of the field at `s`."""
         return self._at(s)
-
-    def _level(self, t: float) -> Level:
-        schedule = self.schedule
-        return Level(float(t), float(schedule.alpha(t)), float(schedule.sigma(t)), float(schedule.in_scale(t)))
 
     def _at_lambda(self, s: float) -> Point:
         level = self.schedule.level(s)

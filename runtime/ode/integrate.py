@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dpmrt.errors import BackendError, MissingExtraError, OdeError, OptionError
+from dpmrt.errors import BackendError, MissingExtraError, OptionError
 from dpmrt.runtime.interrupt import was_interrupted
 from dpmrt.solvers_np.levels import Floats
 from dpmrt.solvers_np.options import finite_number, one_of
@@ -24,23 +24,11 @@ IMPLICIT = ("Radau", "BDF", "LSODA")
 LEAST_TOLERANCE = 1e-13
 
 Field = Callable[[float, Floats], Floats]
-Watch = Callable[[float, Floats], None]
+Watch = Callable[[float, Floats, int], None]
 
 
-@dataclass
-class Path:
-    """Where a solver went: the places of its accepted steps, and what it asked for on the way."""
-
-    method: str
-    s: list[float] = field(default_factory=list)
-    evaluations: int = 0
-    jacobians: int = 0
-    message: str = ""
-
-    @property
-    def steps(self) -> int:
-        """Return the number of accepted steps."""
-        return max(len(self.s) - 1, 0)
+class GaveUpError(Exception):
+    """What a solver says when it cannot go on; `follow` makes a ToleranceError of it."""
 
 
 def check_tolerances(method: str, rtol: object, atol: object, least: float = LEAST_TOLERANCE) -> tuple[float, float]:
@@ -74,21 +62,19 @@ def integrate(
     method: str,
     rtol: float,
     atol: float,
-    blocks: Sequence[int] | None = None,
-    watch: Watch | None = None,
-) -> tuple[Floats, Path]:
-    """Follow dy/ds = fun(s, y) from span[0] to span[1]; return y there, and the path.
+    blocks: NDArray[np.int64] | None = None,
+    watch: Watch,
+) -> Floats:
+    """Follow dy/ds = fun(s, y) from span[0] to span[1], and return y there.
 
-    `watch(s, y)` is called where the solver starts and after each accepted step. `blocks` says which numbers of y
-    belong together, one index each: those of other blocks do not influence them, which spares implicit methods most
-    of their Jacobian. What `fun` and `watch` raise goes through; a solver that gives up raises OdeError.
+    `watch(s, y, jacobians)` is called where the solver starts and after each accepted step. `blocks` says which
+    numbers of y belong together, one index each: those of other blocks do not influence them, which spares implicit
+    methods most of their Jacobian. What `fun` and `watch` raise goes through.
     """
     solvers = _scipy()
-    path = Path(method)
     low, high = min(span), max(span)
 
     def inside(s: float, state: Floats) -> Floats:
-        path.evaluations += 1
         # the last stage of a step may miss the end by a rounding
         return fun(min(max(float(s), low), high), state)
 
@@ -100,31 +86,19 @@ def integrate(
         warnings.simplefilter("always")
         solver = getattr(solvers, method)(inside, span[0], np.array(y, np.float64), span[1], **options)
         while True:
-            path.s.append(float(solver.t))
-            path.jacobians = int(solver.njev)
-            if watch is not None:
-                watch(float(solver.t), solver.y)
+            watch(float(solver.t), solver.y, int(solver.njev))
             if solver.status != "running":
-                break
+                return np.asarray(solver.y)
             message = solver.step()
             if solver.status == "failed":
                 heard = "; ".join(dict.fromkeys(str(warning.message) for warning in said))
-                path.message = " ".join(filter(None, (message, heard))) or "the step size became too small"
-                raise OdeError(
-                    f"{method} gave up",
-                    got=f"{path.message} (after {path.steps} steps, at {solver.t:.6g})",
-                    expected="a field that the tolerances can be met for",
-                    fix="looser tolerances (rtol, atol), or another method or variable",
-                )
-    path.message = "the end was reached"
-    return np.asarray(solver.y), path
+                raise GaveUpError(" ".join(filter(None, (message, heard))) or "the step size became too small")
 
 
-def _sparsity(blocks: Sequence[int]) -> Any:
+def _sparsity(blocks: NDArray[np.int64]) -> Any:
     from scipy.sparse import csc_matrix
 
-    index = np.asarray(blocks)
-    return csc_matrix(index[:, None] == index[None, :])
+    return csc_matrix(blocks[:, None] == blocks[None, :])
 
 
 def _scipy() -> Any:
