@@ -163,3 +163,4 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     defaults: Defaults = Defaults()
     provenance: dict[str, str | int | float] = {}
     classifier: Network | None = None
+    vjp: Network | None = None

@@ -73,13 +73,14 @@ def follow(
     *,
     probes: int = 0,
     reserve: int = 0,
+    cost: int = 1,
     callback: Callback | None = None,
 ) -> tuple[Floats, Floats, OdeReport]:
     """Carry the states `x` from one time to another; return them there, the divergence on the way, and the report.
 
     The divergence is that of the field for `flow`'s own scaling of the state, integrated over its variable: one
-    number a sample and probe. `reserve` calls of the bound are left for afterwards. What fails raises a PartialError,
-    with the state after the last accepted step.
+    number a sample and probe. `ask` makes `cost` calls at a time; `reserve` calls of the bound are left for later.
+    What fails raises a PartialError, with the state after the last accepted step.
     """
     report = OdeReport(course.method, flow.variable, course.rtol, course.atol, course.max_calls)
     batch, size = len(x), x.size // len(x)
@@ -89,7 +90,7 @@ def follow(
 
     def fun(s: float, y: Floats) -> Floats:
         point, z = flow.at(s), y[: x.size].reshape(x.shape)
-        if report.calls >= course.max_calls - reserve:
+        if report.calls + cost > course.max_calls - reserve:
             raise BudgetError(
                 f"the ODE was not solved within {course.max_calls} network calls",
                 got=_where(report),
@@ -100,7 +101,7 @@ def follow(
         seen = point.scale * z
         with np.errstate(over="ignore", invalid="ignore"):
             raw, trace = ask(point.level.in_scale * seen, point.level)
-        report.calls += 1
+        report.calls += cost
         if not np.isfinite(raw).all() or (trace is not None and not np.isfinite(trace).all()):
             raise DivergedError(
                 "the network returned NaN or infinity",

@@ -135,7 +135,7 @@ def test_other_format(bundle: Path, raw: str) -> None:
         read_manifest(bundle)
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", True, 2.0, None])
+@pytest.mark.parametrize("version", [0, 4, "1", True, 2.0, None])
 def test_unknown_version(bundle: Path, version: object) -> None:
     rewrite(bundle, lambda fields: fields.update(version=version))
     with pytest.raises(ManifestError, match="unknown `version`") as caught:
