@@ -41,15 +41,23 @@ class VectorJacobian(torch.nn.Module):  # type: ignore[misc]
         """Return the product, in the state's shape, and all that the network gives."""
         *given, cotangent = tensors
         inputs = dict(zip((entry.role for entry in self._interface.inputs), given))
-        axis = self._interface.channel_axis
         with torch.enable_grad():
             x = inputs["sample"].detach().requires_grad_()
             out = self._interface.call(self.model, {**inputs, "sample": x})
-            mean = out.narrow(axis, 0, self._channels)
-            if not mean.requires_grad:
-                return torch.zeros_like(cotangent), out
-            (product,) = torch.autograd.grad(mean, x, cotangent)
-        return product.narrow(axis, 0, self._channels), out.detach()
+            (product,) = torch.autograd.grad(out, x, self._padded(cotangent, out))
+        return self._own(product), out.detach()
+
+    def _padded(self, cotangent: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        # Not the output narrowed: the gradient of that scatters, which TensorRT does not like.
+        axis = self._interface.channel_axis
+        rest = out.shape[axis] - self._channels
+        if not rest:
+            return cotangent
+        return torch.cat([cotangent, torch.zeros_like(out.narrow(axis, self._channels, rest))], dim=axis)
+
+    def _own(self, product: torch.Tensor) -> torch.Tensor:
+        axis = self._interface.channel_axis
+        return product if product.shape[axis] == self._channels else product.narrow(axis, 0, self._channels)
 
 
 def check_vjp(source: Source, precision: str, folded: bool) -> None:
