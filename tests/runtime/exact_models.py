@@ -84,7 +84,20 @@ class ExactProduct(Exact):
 
 def transported(data: Mixture, schedule: NoiseSchedule, x: Array, start: float, end: float) -> Array:
     """Return where the exact flow takes the entries of x from one time to another: it keeps every quantile."""
-    return data.at(data.cdf(x, at(schedule, start)), at(schedule, end))
+    level, quantile = at(schedule, end), data.cdf(x, at(schedule, start))
+    low = np.full_like(quantile, -9 * (1 + level.sigma))
+    high = -low
+    for _ in range(120):
+        middle = (low + high) / 2
+        below = data.cdf(middle, level) < quantile
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return (low + high) / 2
+
+
+def started(schedule: NoiseSchedule, x: np.ndarray) -> np.ndarray:
+    """Unit noise as a state at the first time: 1 where the variance is kept, and else sigma."""
+    sigma, alpha = float(schedule.sigma(schedule.t_max)), float(schedule.alpha(schedule.t_max))
+    return x if abs(alpha**2 + sigma**2 - 1) < 1e-6 else sigma * x
 
 
 def density(data: Mixture, x: Array, level: Level) -> Array:

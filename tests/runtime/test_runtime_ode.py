@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exact_models import GAUSS, SCHEDULES, TWO, Exact, at, transported
+from exact_models import GAUSS, SCHEDULES, TWO, Exact, at, started, transported
 from scipy.integrate import solve_ivp
 
 from dpmrt.errors import BudgetError, DivergedError, MissingExtraError, OptionError, SamplingCancelled, ToleranceError
@@ -18,7 +18,7 @@ from dpmrt.runtime.drivers import find_driver
 from dpmrt.runtime.ode.clock import Clock
 from dpmrt.runtime.ode.field import VARIABLES, ProbabilityFlow
 from dpmrt.runtime.ode.integrate import METHODS
-from dpmrt.solvers_np import NoiseSchedule, make_schedule
+from dpmrt.solvers_np import make_schedule
 
 ODE: Any = find_driver("ode")
 SHAPE = (4, 6)
@@ -30,12 +30,6 @@ def noise(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 def solve(model: Any, x: np.ndarray, **options: Any) -> Any:
     return ODE(model, x, noise=None, **{"rtol": 1e-9, "atol": 1e-9, "denoise": False, "max_calls": 20_000, **options})
-
-
-def started(schedule: NoiseSchedule, x: np.ndarray) -> np.ndarray:
-    """Unit noise as a state at the first time: 1 where the variance is kept, and else sigma."""
-    sigma, alpha = float(schedule.sigma(schedule.t_max)), float(schedule.alpha(schedule.t_max))
-    return x if abs(alpha**2 + sigma**2 - 1) < 1e-6 else sigma * x
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
