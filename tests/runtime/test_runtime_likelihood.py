@@ -110,7 +110,7 @@ def test_hutchinson_s_mean_lies_within_its_error(name: str, probe: str) -> None:
     x = data((2, 4))
     found = likelihood(product, x, probes=100, probe=probe, course=Course("RK45", 1e-4, 1e-4, None, 400_000))
     assert np.all(np.abs(found.log_p - product.exact(x)) < 4 * found.error)
-    assert np.all((found.error > 1e-3) & (found.error < 1.0))
+    assert np.all((found.error > 1e-3) & (found.error < 3.0))
     assert found.report.calls == product.calls
     assert product.calls % 100 == 0
 
