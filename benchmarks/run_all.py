@@ -19,6 +19,7 @@ SCRIPTS = (
     "quality.py",
     "half_precision.py",
     "ode_error.py",
+    "adaptive.py",
 )
 
 

@@ -11,7 +11,7 @@ from dpmrt.runtime.backends import Backend
 from dpmrt.runtime.bundle import OpenBundle
 from dpmrt.runtime.conditions import LABELS, check_conditions
 from dpmrt.runtime.likelihood import Likelihood, check_data, likelihood_of
-from dpmrt.runtime.ode.course import Course
+from dpmrt.runtime.ode.course import Course, refuse_whole_times
 from dpmrt.runtime.request import Labels, check_array
 from dpmrt.runtime.vjp import NetworkProduct
 from dpmrt.solvers_np import Callback
@@ -33,6 +33,7 @@ def bundle_likelihood(
     """
     network = bundle.manifest.vjp
     assert network is not None
+    refuse_whole_times(any(spec.role == "timestep" and "int" in spec.dtype for spec in network.inputs))
     array = check_array("the data", data)
     array = check_data(array, sample_shape(bundle, array if array.ndim > 1 else None))
     if callback is not None and not callable(callback):

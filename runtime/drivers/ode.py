@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dpmrt.errors import DivergedError
 from dpmrt.runtime.drivers.base import Driven
 from dpmrt.runtime.drivers.model import NetworkModel
-from dpmrt.runtime.ode.course import Course, flow_between, follow
+from dpmrt.runtime.ode.course import Course, flow_between, follow, refuse_whole_times
 from dpmrt.runtime.ode.field import level_at, unit_scale
 from dpmrt.solvers_np import Callback, Level, NoiseSource, StepEvent
 from dpmrt.solvers_np.execution.events import tell
@@ -58,6 +58,7 @@ def _sample(
     denoise: bool = True,
     max_calls: int = 1000,
 ) -> Driven:
+    refuse_whole_times(model.whole_times)
     course = Course(method, rtol, atol, variable, max_calls).checked(model.precision)
     schedule = model.schedule
     start, last = float(schedule.t_max), float(schedule.t_min if end is None else end)

@@ -41,6 +41,17 @@ class Course:
         return Course(self.method, rtol, atol, self.variable, whole("max_calls", self.max_calls, 2, MOST_CALLS))
 
 
+def refuse_whole_times(whole_times: bool) -> None:
+    """Refuse a network that knows whole timesteps only."""
+    if whole_times:
+        raise OptionError(
+            "the network takes whole timesteps, and adaptive steps lead to others",
+            got="an ODE solver",
+            expected="a network whose timestep is a float",
+            fix="export the network again with dpmrt, or choose a solver with a grid",
+        )
+
+
 def flow_between(schedule: NoiseSchedule, prediction: str, variable: str | None, *times: float) -> ProbabilityFlow:
     """Return the field in `variable`, by default in lambda, or in t where lambda is infinite at one of the times.
 

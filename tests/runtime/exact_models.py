@@ -56,7 +56,7 @@ def answer(data: Mixture, prediction: str, seen: Array, level: Level) -> Array:
 class Exact:
     """model(x, t) of a perfect network; counts its calls itself."""
 
-    precision = "fp64"
+    precision, whole_times = "fp64", False
 
     def __init__(self, data: Mixture, schedule: NoiseSchedule, prediction: str, shape: tuple[int, ...]) -> None:
         self.data, self.schedule, self.prediction, self.shape = data, schedule, prediction, shape

@@ -244,6 +244,13 @@ def test_tolerances_below_what_the_network_resolves_are_refused() -> None:
     assert model.calls == 0
 
 
+def test_a_network_of_whole_times_is_refused() -> None:
+    model = Exact(TWO, make_schedule("linear"), "epsilon", SHAPE)
+    model.whole_times = True
+    with pytest.raises(OptionError, match="takes whole timesteps"):
+        solve(model, noise())
+
+
 def test_a_score_where_no_noise_is_left_and_x0_where_no_signal_is() -> None:
     schedule = make_schedule("flow", train_steps=1000)
     with pytest.raises(OptionError, match="a time with no noise left"):
