@@ -18,8 +18,9 @@ from dpmrt.solvers_np.levels import Floats
 from dpmrt.solvers_np.options import finite_number, one_of
 
 METHODS = ("RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA")
-#: those whose Jacobian is found by differences: a call for each number of a sample, now and then
+#: those that hold a matrix of all numbers by all numbers, found by differences: a call for each of a sample's
 IMPLICIT = ("Radau", "BDF", "LSODA")
+MOST_IMPLICIT = 8192
 #: below this a step's error is what rounding leaves of it, in float64
 LEAST_TOLERANCE = 1e-13
 
@@ -72,6 +73,13 @@ def integrate(
     methods most of their Jacobian. What `fun` and `watch` raise goes through.
     """
     solvers = _scipy()
+    if method in IMPLICIT and y.size > MOST_IMPLICIT:
+        raise OptionError(
+            f"{method} is for fewer numbers at once: it holds a matrix of all by all",
+            got=y.size,
+            expected=f"{MOST_IMPLICIT} at most, over the whole batch",
+            fix="method='RK45', or a smaller batch",
+        )
     low, high = min(span), max(span)
 
     def inside(s: float, state: Floats) -> Floats:

@@ -244,6 +244,14 @@ def test_tolerances_below_what_the_network_resolves_are_refused() -> None:
     assert model.calls == 0
 
 
+@pytest.mark.parametrize("method", ["Radau", "BDF", "LSODA"])
+def test_a_matrix_that_no_memory_holds_is_refused(method: str) -> None:
+    model = Exact(TWO, make_schedule("vp-linear"), "epsilon", (3, 4, 64, 64))
+    with pytest.raises(OptionError, match="a matrix of all by all"):
+        solve(model, noise(0, model.shape), method=method)
+    assert model.calls == 0
+
+
 def test_a_network_of_whole_times_is_refused() -> None:
     model = Exact(TWO, make_schedule("linear"), "epsilon", SHAPE)
     model.whole_times = True
