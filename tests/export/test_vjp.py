@@ -61,7 +61,8 @@ def unet() -> Source:
             block_out_channels=(4,),
             norm_num_groups=2,
             attention_head_dim=4,
-            down_block_types=("DownBlock2D",),
+            down_block_types=("AttnDownBlock2D",),
+            mid_block_type=None,
             up_block_types=("UpBlock2D",),
         )
     return source_of_model(model)
