@@ -93,14 +93,15 @@ def command(
     with notices(quiet), load(bundle) as pipeline:
         if pipeline.bundle.inferred and not quiet:
             click.echo(UNCHECKED, err=True)
-        last = float(schedule_from_diffusers(pipeline.bundle.scheduler_config).t_max)
+        schedule = schedule_from_diffusers(pipeline.bundle.scheduler_config)
+        least, most = float(schedule.t_min), float(schedule.t_max)
         with progress_bar("likelihood", _PARTS * len(data), progress, quiet) as advance:
             for first in range(0, len(data), batch):
                 rows = slice(first, min(first + batch, len(data)))
 
                 def tell(event: StepEvent, rows: slice = rows) -> None:
                     if advance is not None:
-                        part = min(max(event.t / last, 0.0), 1.0)
+                        part = min(max((event.t - least) / (most - least), 0.0), 1.0)
                         advance(int(_PARTS * (rows.start + part * (rows.stop - rows.start))))
 
                 parts.append(

@@ -74,9 +74,10 @@ def test_the_error_falls_with_the_tolerance_by_every_method(method: str) -> None
     assert calls[0] < calls[1] < calls[2]
 
 
-def test_a_schedule_of_whole_times_is_followed_between_them() -> None:
-    schedule = make_schedule("scaled_linear")
-    expected = transported(TWO, schedule, noise(), 999.0, 0.0)
+@pytest.mark.parametrize("name", ["scaled_linear", "smld"])
+def test_a_schedule_of_whole_times_is_followed_between_them(name: str) -> None:
+    schedule = make_schedule(name)
+    expected = transported(TWO, schedule, started(schedule, noise()), schedule.t_max, schedule.t_min)
     for variable, near in (("lambda", 1e-5), ("sigma", 1e-5), ("t", 1e-3)):
         driven = solve(Exact(TWO, schedule, "epsilon", SHAPE), noise(), variable=variable, rtol=1e-7, atol=1e-7)
         np.testing.assert_allclose(driven.samples, expected, atol=near)
