@@ -171,3 +171,4 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: dict[str, str | int | float] = {}
     classifier: Network | None = None
     eps_power: str | None = None
+    vjp: Network | None = None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from dpmrt.errors import ArrayError, OptionError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -61,7 +60,7 @@ def read_arrays(flag: str, files: Mapping[str, Path]) -> dict[str, NDArray[Any]]
     return {name: read_array(f"{flag} {name}", path) for name, path in files.items()}
 
 
-def write_array(out: Path, samples: NDArray[np.float32]) -> None:
+def write_array(out: Path, samples: NDArray[Any]) -> None:
     """Write an array as a .npy file that appears whole or not at all."""
     import numpy as np
 
