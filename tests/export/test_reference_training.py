@@ -182,9 +182,7 @@ def test_command_trains_and_logs(network, load, tmp_path):
 def test_command_trains_to_any_loss_and_says_how_to_export(tmp_path):
     assert tuple(OBJECTIVES) == LOSSES
     out = tmp_path / "plane"
-    result = CliRunner().invoke(
-        command, ["planar", "-o", str(out), "--loss", "sub-vp", "--steps", "2", "--batch", "4"]
-    )
+    result = CliRunner().invoke(command, f"planar -o {out} --loss sub-vp --steps 2 --batch 4")
     assert result.exit_code == 0, result.output
     assert "next: dpmrt export dpmrt.export.reference.planar:make --spec dpmrt.export.reference.planar:SPEC" in (
         result.output
