@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpmrt.engines import MANIFEST_NAME, PARITY_NAME, Manifest, hash_file, read_manifest, shipped_bundle
 from dpmrt.errors import BundleError, DpmrtError, ManifestError, OptionError
 from dpmrt.runtime.inferred import SCHEDULER, UNET, infer_manifest
 from dpmrt.runtime.sizes import show
 from dpmrt.solvers_np import prediction_from_diffusers
+
+if TYPE_CHECKING:
+    from dpmrt.solvers_np import NoiseSchedule
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,16 @@ class OpenBundle:
     manifest: Manifest
     scheduler_config: Mapping[str, Any]
     unet_config: Mapping[str, Any]
+
+    @functools.cached_property
+    def schedule(self) -> NoiseSchedule | None:
+        """Return the schedule that the network was trained with, where dpmrt reads and inverts its config."""
+        from dpmrt.solvers_np import schedule_from_diffusers
+
+        try:
+            return schedule_from_diffusers(self.scheduler_config)
+        except OptionError:
+            return None
 
     @property
     def inferred(self) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -14,40 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmrt.engines import MANIFEST_NAME, Manifest
-from dpmrt.errors import ArrayError, BackendError, BundleError, OptionError
+from dpmrt.errors import BackendError, BundleError, OptionError
+from dpmrt.runtime.asked import sample_shape, settle_request
 from dpmrt.runtime.backends import Backend, open_backend
 from dpmrt.runtime.binding import Bound, bind_network
 from dpmrt.runtime.bundle import OpenBundle, open_bundle
 from dpmrt.runtime.classifier import Classifier
 from dpmrt.runtime.conditions import Conditions, check_conditions
-from dpmrt.runtime.network_checks import check_network, check_times
-from dpmrt.runtime.request import (
-    Labels,
-    check_array,
-    check_batch,
-    check_noise,
-    check_schedule,
-    check_shape,
-    check_x_T,
-)
-from dpmrt.runtime.sizes import Sizes
-from dpmrt.solvers_np import (
-    Callback,
-    NoiseSchedule,
-    NoiseSource,
-    StepPlan,
-    compile_plan,
-    make_noise,
-    plan_from_diffusers,
-    schedule_from_diffusers,
-)
+from dpmrt.runtime.drivers import DRIVERS, Driven, NetworkModel, find_driver, refuse_given
+from dpmrt.runtime.network_checks import check_network
+from dpmrt.runtime.plans import make_plan, settle_plan
+from dpmrt.runtime.request import Labels, check_batch, check_noise
+from dpmrt.solvers_np import Callback, Hook, NoiseSource, StepPlan
+from dpmrt.solvers_np.execution.hooks import check_hooks
+from dpmrt.solvers_np.noise import as_source
 
 Noise: TypeAlias = "NDArray[Any] | NoiseSource | Callable[[tuple[int, ...]], NDArray[Any]] | None"
 
 _KEPT_BINDINGS = 4
-#: what compile_plan takes beside the options of a solver and its grid, and what `plan` settles itself
-_SETTLED = frozenset({"solver", "schedule", "steps"})
-_COMPILE = "Pipeline.plan(...) / --save-plan for this bundle, with its schedule and prediction"
+#: what a model is conditioned on
+_CONDITIONS = ("label", "guidance", "conditions", "negative")
 
 
 def load(
@@ -106,21 +92,7 @@ class Pipeline:
         ...     pipeline.plan(steps=10).calls
         10
         """
-        defaults = self.manifest.defaults
-        steps = defaults.steps if steps is None else steps
-        if solver is None:
-            solver, options = defaults.solver, {**defaults.options, **options}
-        if solver is None:
-            return plan_from_diffusers({**self.bundle.scheduler_config, **options}, steps)
-        if taken := sorted(_SETTLED.intersection(options)):
-            raise OptionError(
-                f"solver {solver!r} has no option of this name",
-                got=", ".join(taken),
-                expected="options of the solver or of its grid",
-                fix="leave it out: the schedule is the one the network was trained with",
-            )
-        schedule = schedule_from_diffusers(self.bundle.scheduler_config)
-        return compile_plan(solver, schedule, steps, **{"prediction": self.manifest.prediction, **options})
+        return make_plan(self.bundle, steps, solver, options)
 
     def sample(
         self,
@@ -136,9 +108,11 @@ class Pipeline:
         negative: Mapping[str, Any] | None = None,
         shape: Sequence[int] | None = None,
         x_T: NDArray[Any] | None = None,
+        start: NDArray[Any] | None = None,
         noise: Noise = None,
         plan: StepPlan | None = None,
         callback: Callback | None = None,
+        hooks: Sequence[Hook] = (),
         encoder_hidden_states: NDArray[Any] | None = None,
         negative_hidden_states: NDArray[Any] | None = None,
         **solver_options: Any,
@@ -147,7 +121,8 @@ class Pipeline:
 
         The initial noise, of unit variance, is `x_T`, or else the first draw of torch's CPU generator with `seed`, or
         of one generator a sample with a list of seeds; the plan says how it is scaled. Fresh noise follows from the
-        same generator, or from `noise`. `shape` is one sample's, where the network leaves it open.
+        same generator, or from `noise`. `shape` is one sample's, where the network leaves it open. `start` is a state
+        to begin from as it is, at the level where the plan starts. `hooks` may change outputs and states on the way.
 
         `label` is one class or one a sample. `conditions` are arrays by their names, of one row or one row a sample,
         `negative` those that guidance moves away from, `guidance` its scale; text may be given by
@@ -158,16 +133,34 @@ class Pipeline:
         ...     pipeline.sample(3, seed=7, steps=5).dtype
         dtype('float32')
         """
-        if x_T is not None:
-            x_T = check_array("the initial noise (x_T, --noise)", x_T)
-        chosen = self.sample_shape(x_T, shape)
-        batch = check_batch(batch, chosen)
-        if callback is not None and not callable(callback):
-            raise OptionError("callback cannot be called", got=repr(callback), expected="a function of a StepEvent")
-        settled = check_conditions(
+        if solver is not None and find_driver(solver) is not None:
+            driven = self.drive(
+                batch,
+                solver=solver,
+                seed=seed,
+                guidance=guidance,
+                label=label,
+                conditions=conditions,
+                negative=negative,
+                shape=shape,
+                x_T=x_T,
+                noise=noise,
+                callback=callback,
+                encoder_hidden_states=encoder_hidden_states,
+                negative_hidden_states=negative_hidden_states,
+                **refuse_given(steps=steps, plan=plan, start=start, hooks=hooks or None),
+                **solver_options,
+            )
+            return driven.samples
+        hooks = check_hooks(hooks)
+        asked = settle_request(
             self.bundle,
             batch,
-            chosen,
+            seed=seed,
+            shape=shape,
+            x_T=x_T,
+            start=start,
+            callback=callback,
             label=label,
             guidance=guidance,
             conditions=conditions,
@@ -175,23 +168,80 @@ class Pipeline:
             hidden=encoder_hidden_states,
             null_hidden=negative_hidden_states,
         )
-        plan = self._settle_plan(plan, steps, solver, solver_options)
-        check_times(self.manifest.unet, plan)
+        plan = settle_plan(self.bundle, plan, steps, solver, solver_options)
         check_noise(plan, noise)
-        stream = make_noise("torch-cpu", seed)
-        x = stream.normal((batch, *chosen)) if x_T is None else check_x_T(x_T, batch, chosen)
-        if plan.init_scale != 1:
+        x = asked.x
+        if plan.init_scale != 1 and not asked.begun:
             x = x * x.dtype.type(plan.init_scale)
-        with self._lock:
-            if self._running:
-                raise OptionError("sample was called from its own callback", fix="call it when the first is done")
-            self._running = True
-            try:
-                denoiser, executor = self._bind(plan, batch, chosen, settled)
-                denoiser.condition(settled.values, settled.null, settled.scale)
-                return executor.run(x, noise=stream if noise is None else noise, callback=callback)
-            finally:
-                self._running = False
+        settled = asked.conditions
+        with self._turn():
+            denoiser, executor = self._bind(plan, asked.batch, asked.shape, settled)
+            denoiser.condition(settled.values, settled.null, settled.scale)
+            return executor.run(x, noise=asked.stream if noise is None else noise, callback=callback, hooks=hooks)
+
+    def drive(
+        self,
+        /,
+        batch: int = 1,
+        *,
+        solver: str,
+        seed: int | Sequence[int] = 0,
+        noise: Noise = None,
+        callback: Callback | None = None,
+        x_T: NDArray[Any] | None = None,
+        shape: Sequence[int] | None = None,
+        encoder_hidden_states: NDArray[Any] | None = None,
+        negative_hidden_states: NDArray[Any] | None = None,
+        **options: Any,
+    ) -> Driven:
+        """Sample with a driver, a sampler without a fixed grid; return the samples and the report of its course.
+
+        Arguments are those of `sample`; what that does not know is the driver's own.
+        """
+        driver = find_driver(solver)
+        if driver is None:
+            raise OptionError(
+                "no driver has this name",
+                got=repr(solver),
+                expected=", ".join(sorted(DRIVERS)),
+                fix="Pipeline.sample takes every other solver",
+            )
+        asked = settle_request(
+            self.bundle,
+            batch,
+            seed=seed,
+            shape=shape,
+            x_T=x_T,
+            callback=callback,
+            hidden=encoder_hidden_states,
+            null_hidden=negative_hidden_states,
+            **{name: options.pop(name) for name in _CONDITIONS if name in options},
+        )
+        with self._turn():
+            model = NetworkModel(self.bundle, self._open_backend(), (asked.batch, *asked.shape), asked.conditions)
+            source = asked.stream if noise is None else as_source(noise, model.shape, 0)
+            return driver(model, asked.x, noise=source, callback=callback, **options)
+
+    def model(self, /, batch: int = 1, *, shape: Sequence[int] | None = None, **conditions: Any) -> NetworkModel:
+        """Return the network as model(x, t), with `label`, `guidance`, `conditions` and `negative` as in `sample`.
+
+        Times and predictions are the network's own; the model may be used as long as the pipeline is open, by one
+        thread at a time and not within a run.
+
+        >>> import numpy as np
+        >>> with load("digits") as pipeline:
+        ...     model = pipeline.model(2, label=[3, 8], guidance=2.0)
+        ...     model(np.zeros(model.shape, np.float32), 999).shape
+        (2, 1, 16, 16)
+        """
+        if unknown := sorted(set(conditions) - set(_CONDITIONS)):
+            raise OptionError(
+                "the model takes no such argument", got=", ".join(unknown), expected=", ".join(_CONDITIONS)
+            )
+        chosen = self.sample_shape(None, shape)
+        settled = check_conditions(self.bundle, check_batch(batch, chosen), chosen, **conditions)
+        with self._turn():
+            return NetworkModel(self.bundle, self._open_backend(), (batch, *chosen), settled)
 
     def classifier_gradient(self, x: NDArray[Any], t: float | NDArray[Any], label: Labels) -> NDArray[np.float32]:
         """Return the gradient of log p(label | x) with respect to `x`, (batch, *shape), noised to the time `t`.
@@ -232,27 +282,7 @@ class Pipeline:
 
     def sample_shape(self, x_T: NDArray[Any] | None = None, shape: Sequence[int] | None = None) -> tuple[int, ...]:
         """Return one sample's shape: `shape`, that of `x_T`, or the network's usual one."""
-        chosen = self._usual_shape(x_T) if shape is None else check_shape(shape)
-        network = self.manifest.unet
-        Sizes(network.axes).take("the sample", network.sample_shape, chosen)
-        return chosen
-
-    def _usual_shape(self, x_T: NDArray[Any] | None) -> tuple[int, ...]:
-        declared = self.manifest.unet.sample_shape
-        given = None if x_T is None else x_T.shape[1:]
-        if given is not None and len(given) == len(declared):
-            fixed = all(axis == size for axis, size in zip(declared, given) if isinstance(axis, int))
-            if fixed and min(given) > 0:
-                return given
-        shape = self.bundle.sample_shape
-        if shape is None:
-            raise ArrayError(
-                "the size of the samples is not known",
-                got=f"sample{list(declared)} in the graph, and no initial noise",
-                expected="`sample_size` in the network's config, a shape, or the initial noise",
-                fix="pass the shape of one sample (shape, --shape), or the initial noise (x_T, --noise)",
-            )
-        return shape
+        return sample_shape(self.bundle, x_T, shape)
 
     def close(self) -> None:
         """Let go of the network and of the buffers."""
@@ -273,45 +303,17 @@ class Pipeline:
     ) -> None:
         self.close()
 
-    def _settle_plan(
-        self, plan: StepPlan | None, steps: int | None, solver: str | None, options: Mapping[str, Any]
-    ) -> StepPlan:
-        if plan is None:
-            plan = self.plan(steps, solver, **options)
-        elif not isinstance(plan, StepPlan):
-            raise OptionError(
-                "plan is no plan",
-                got=repr(plan),
-                expected="a StepPlan",
-                fix="compile one with Pipeline.plan(...), or read one with StepPlan.load(path)",
-            )
-        elif steps is not None or solver is not None or options:
-            named = [*(["steps"] if steps is not None else []), *(["solver"] if solver is not None else []), *options]
-            raise OptionError(
-                "a plan leaves nothing to choose about the solver",
-                got="plan and " + ", ".join(named),
-                expected="a plan alone",
-                fix="leave out the plan, or compile another with Pipeline.plan(...)",
-            )
-        made_for = plan.meta.get("prediction", self.manifest.prediction)
-        if made_for != self.manifest.prediction:
-            raise OptionError(
-                "the plan is for a network that predicts something else",
-                got=made_for,
-                expected=self.manifest.prediction,
-                fix=f"compile it with {_COMPILE}",
-            )
-        if self._schedule is not None:
-            check_schedule(plan, self._schedule, fix=f"compile it with {_COMPILE}")
-        return plan
-
-    @functools.cached_property
-    def _schedule(self) -> NoiseSchedule | None:
-        """The schedule that the network was trained with, where the config is one that dpmrt reads and inverts."""
-        try:
-            return schedule_from_diffusers(self.bundle.scheduler_config)
-        except OptionError:
-            return None
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Hold the buffers, which runs share, and refuse a run from within a run."""
+        with self._lock:
+            if self._running:
+                raise OptionError("sample was called from its own callback", fix="call it when the first is done")
+            self._running = True
+            try:
+                yield
+            finally:
+                self._running = False
 
     def _bind(self, plan: StepPlan, batch: int, shape: tuple[int, ...], conditions: Conditions) -> Bound:
         backend = self._open_backend()

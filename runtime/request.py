@@ -87,12 +87,14 @@ def check_schedule(plan: StepPlan, schedule: NoiseSchedule, *, fix: str) -> None
     )
 
 
-def check_x_T(x_T: object, batch: int, shape: tuple[int, ...]) -> NDArray[Any]:
+def check_x_T(
+    x_T: object, batch: int, shape: tuple[int, ...], *, name: str = "the initial noise (x_T, --noise)"
+) -> NDArray[Any]:
     """Return the initial noise, or say what is wrong with it."""
-    x = check_array("the initial noise (x_T, --noise)", x_T)
+    x = check_array(name, x_T)
     if x.dtype.kind != "f":
         raise ArrayError(
-            "the initial noise (x_T, --noise) has the wrong dtype",
+            f"{name} has the wrong dtype",
             got=x.dtype,
             expected="a floating-point dtype",
             fix="convert it to float32",
@@ -100,7 +102,7 @@ def check_x_T(x_T: object, batch: int, shape: tuple[int, ...]) -> NDArray[Any]:
     if x.shape != (batch, *shape):
         only_batch = x.shape[1:] == shape and len(x) > 0
         raise ArrayError(
-            "the initial noise (x_T, --noise) has the wrong shape",
+            f"{name} has the wrong shape",
             got=x.shape,
             expected=(batch, *shape),
             fix=f"ask for a batch of {len(x)}" if only_batch else "draw it with dpmrt.solvers_np.randn",
@@ -109,7 +111,7 @@ def check_x_T(x_T: object, batch: int, shape: tuple[int, ...]) -> NDArray[Any]:
     if bad.size:
         index = tuple(int(i) for i in np.unravel_index(int(bad[0]), x.shape))
         raise ArrayError(
-            "the initial noise (x_T, --noise) holds NaN or infinity",
+            f"{name} holds NaN or infinity",
             got=f"{x[index]} at {index}",
             expected="finite numbers",
         )

@@ -3,6 +3,7 @@
 from dpmrt.solvers_np.compile import compile_plan
 from dpmrt.solvers_np.execution.events import Callback, StepEvent
 from dpmrt.solvers_np.execution.executor import BindableModel, Executor, run_plan
+from dpmrt.solvers_np.execution.hooks import CallView, Hook, RunView, StateView
 from dpmrt.solvers_np.from_diffusers import (
     plan_from_diffusers,
     prediction_from_diffusers,
@@ -40,6 +41,7 @@ from dpmrt.solvers_np.solvers import SOLVERS
 __all__ = [
     "BindableModel",
     "BrownianPath",
+    "CallView",
     "Callback",
     "Case",
     "Clip",
@@ -49,6 +51,7 @@ __all__ = [
     "GPUS",
     "GRIDS",
     "Grid",
+    "Hook",
     "IntervalNoise",
     "LearnedRange",
     "LearnedVariance",
@@ -62,10 +65,12 @@ __all__ = [
     "PlanWriter",
     "RecordedNoise",
     "RowList",
+    "RunView",
     "SCHEDULES",
     "SOLVERS",
     "SOURCES",
     "Solver",
+    "StateView",
     "StepEvent",
     "StepPlan",
     "TorchCPUNoise",

@@ -103,10 +103,11 @@ def command(
             check_writable(path)
 
     from dpmrt.runtime.bundle import find_bundle
+    from dpmrt.runtime.drivers import find_driver
     from dpmrt.runtime.images import check_layout, plan_sheet
     from dpmrt.runtime.pipeline import load
     from dpmrt.runtime.request import check_batch
-    from dpmrt.solvers_np import StepPlan
+    from dpmrt.solvers_np import StepEvent, StepPlan
 
     check_layout(grid, scale)
     _check_engine(engine)
@@ -126,12 +127,27 @@ def command(
         batch = check_batch(_settle_batch(batch, labels, x_T, given), sizes)
         if _is_png(out):
             plan_sheet(batch, sizes, columns=grid, scale=scale)
-        if plan_file is None:
+        driven = solver is not None and find_driver(solver) is not None
+        plan: StepPlan | None = None
+        if plan_file is None and not driven:
             plan, chosen = pipeline.plan(steps, solver, **chosen), {}
         else:
-            plan, chosen = StepPlan.load(plan_file), {"steps": steps, "solver": solver, **chosen}
+            plan = None if plan_file is None else StepPlan.load(plan_file)
+            chosen = {"steps": steps, "solver": solver, **chosen}
+        if driven and save_plan is not None:
+            raise OptionError(
+                f"{solver} follows no plan that could be saved", got="--save-plan", fix="leave out --save-plan"
+            )
+        calls = 0
+
+        def count(event: StepEvent) -> None:
+            nonlocal calls
+            calls = event.index + 1
+            if advance is not None:
+                advance(calls)
+
         started = time.perf_counter()
-        with progress_bar("sampling", plan.calls, progress, quiet) as advance:
+        with progress_bar("sampling", None if plan is None else plan.calls, progress, quiet) as advance:
             samples = pipeline.sample(
                 batch,
                 seed=seed,
@@ -141,16 +157,18 @@ def command(
                 shape=sizes,
                 conditions=given,
                 negative=away,
-                callback=None if advance is None else lambda event: advance(event.index + 1),
+                callback=None if advance is None and not driven else count,
                 label=None if labels is None else [labels[i % len(labels)] for i in range(batch)],
                 **chosen,
             )
         seconds = time.perf_counter() - started
         _write(out, samples, pipeline.manifest.data_range, grid, scale)
-    if save_plan is not None:
-        plan.save(save_plan)
+    if plan is not None:
+        calls = plan.calls
+        if save_plan is not None:
+            plan.save(save_plan)
     if not quiet:
-        click.echo(f"wrote {out}: {_count(batch, 'sample')}, {_count(plan.calls, 'network call')}, {seconds:.2f} s")
+        click.echo(f"wrote {out}: {_count(batch, 'sample')}, {_count(calls, 'network call')}, {seconds:.2f} s")
 
 
 def _count(number: int, noun: str) -> str:

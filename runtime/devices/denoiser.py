@@ -80,6 +80,11 @@ class DeviceDenoiser(Denoiser):
         call.table = table  # type: ignore[attr-defined]
         return call
 
+    def tell_time(self, call: DeviceCall, t: float) -> None:
+        """Put another time into the first place of a bound call's table, where times are not known beforehand."""
+        table = call.table  # type: ignore[attr-defined]
+        self._place.upload(table[:1], np.full(self._time.shape, t, self._time.dtype)[None])
+
     def _time_table(self, times: Sequence[float]) -> Any:
         host = np.stack([np.full(self._time.shape, t, self._time.dtype) for t in times])
         table = self._place.zeros(host.shape, host.dtype)

@@ -76,7 +76,7 @@ def compose(plan: StepPlan, layout: Layout) -> tuple[Update | None, list[Step]]:
     prologue = None
     if layout.scaled:
         first = np.eye(layout.count)
-        first[layout.input] = _next_scale(plan, -1) * first[layout.state]
+        first[layout.input] = next_scale(plan, -1) * first[layout.state]
         prologue = Update(first, (layout.input,))
     noisy = plan.noisy.tolist()
     return prologue, [_compose_row(plan, layout, row, live[row], noisy[row]) for row in range(plan.rows)]
@@ -100,7 +100,7 @@ def _compose_row(plan: StepPlan, layout: Layout, row: int, live: set[int], noisy
     if layout.noise is not None:
         move[layout.state, layout.noise] = plan.noise[row]
     if layout.scaled:
-        move[layout.input] = _next_scale(plan, row) * move[layout.state]
+        move[layout.input] = next_scale(plan, row) * move[layout.state]
     written = {slot, kept} & live
     targets = {layout.state, layout.input, *(layout.slots[k] for k in written)}
     return Step(
@@ -125,7 +125,8 @@ def _pair(layout: Layout, slot: int, weights: Matrix, source: int) -> Matrix:
     return matrix
 
 
-def _next_scale(plan: StepPlan, row: int) -> float:
+def next_scale(plan: StepPlan, row: int) -> float:
+    """Return by what the state after a row is scaled for the next call; -1 is before the first row."""
     later = np.flatnonzero(plan.out[row + 1 :] >= 0)
     return float(plan.in_scale[row + 1 + later[0]]) if later.size else 1.0
 

@@ -18,6 +18,7 @@ from dpmrt.solvers_np.execution.composition import Layout, compose
 from dpmrt.solvers_np.execution.device.place import place_of
 from dpmrt.solvers_np.execution.events import Callback, StepEvent, tell
 from dpmrt.solvers_np.execution.failures import Culprit, not_finite
+from dpmrt.solvers_np.execution.hooks import Hook, HookRunner, check_hooks
 from dpmrt.solvers_np.execution.instructions import apply_instruction, apply_noise_instruction, scratch_size
 from dpmrt.solvers_np.execution.passes import PassMaker
 from dpmrt.solvers_np.noise import NoiseSource, as_source, asker
@@ -60,6 +61,7 @@ class Executor:
         self._x, self._slots = shaped[layout.state], [shaped[k] for k in layout.slots]
         self._z = None if layout.noise is None else shaped[layout.noise]
         self._scratch = np.empty(scratch_size(plan, self.shape), self.dtype)
+        self._input = shaped[layout.input] if layout.scaled else None
         self._second, self._call = _bind(model, shaped[layout.input], self._slots, plan.parts)
         make = PassMaker(self._rows).make
         self._unfinished = False
@@ -67,8 +69,11 @@ class Executor:
         self._prologue = make(prologue) if prologue else None
         self._script = [(step, make(step.before) if step.before else None, make(step.after)) for step in steps]
 
-    def run(self, x: Array, *, noise: Any = None, callback: Callback | None = None) -> Array:
+    def run(
+        self, x: Array, *, noise: Any = None, callback: Callback | None = None, hooks: Sequence[Hook] = ()
+    ) -> Array:
         """Run the plan from the initial state `x`; the result is a new array that the caller owns."""
+        hooked = self._hooked(hooks)
         x = np.asarray(x)
         if x.shape != self.shape:
             raise ArrayError("the initial state has the wrong shape", got=x.shape, expected=self.shape)
@@ -87,12 +92,16 @@ class Executor:
         seen = self._x.view()
         seen.flags.writeable = False
         calls, call, dot, isfinite = 0, self._call, np.dot, math.isfinite
+        if hooked is not None:
+            hooked.start()
         with np.errstate(all="ignore"):
             if self._prologue is not None:
                 self._prologue()
-            for step, before, after in self._script:
+            for row, (step, before, after) in enumerate(self._script):
                 if step.out >= 0:
                     call(step.t, step.out)
+                    if hooked is not None:
+                        hooked.output(row, step.out)
                 if before is not None and step.instruction is not None:
                     before()
                     apply_instruction(step.instruction, self._slots[step.slot], self._scratch)
@@ -103,12 +112,19 @@ class Executor:
                 after()
                 if not isfinite(dot(state, state)):
                     self._explain(step.out, step.t, calls)
+                if hooked is not None:
+                    hooked.state(row, step.t)
                 if step.out >= 0:
                     if callback is not None:
                         tell(callback, StepEvent(calls, self.plan.calls, step.t, seen))
                     calls += 1
         self._unfinished = False
         return np.array(self._x)
+
+    def _hooked(self, hooks: Sequence[Hook]) -> HookRunner | None:
+        if not (hooks := check_hooks(hooks)):
+            return None
+        return HookRunner(hooks, self.plan, self._x, self._slots, self._input, self._second, np)
 
     def _draw(self, source: NoiseSource) -> Callable[[tuple[float, float]], Array]:
         ask = asker(source)
@@ -134,7 +150,15 @@ class Executor:
         raise not_finite(culprit, call=calls + 1, calls=self.plan.calls, t=t)
 
 
-def run_plan(plan: StepPlan, model: Model, x: Array, *, noise: Any = None, callback: Callback | None = None) -> Array:
+def run_plan(
+    plan: StepPlan,
+    model: Model,
+    x: Array,
+    *,
+    noise: Any = None,
+    callback: Callback | None = None,
+    hooks: Sequence[Hook] = (),
+) -> Array:
     """Run a plan once: bind, run, return the sample. Float64 in, float64 throughout; else float32.
 
     A device array (CuPy's) stays on its device, and so does the result; the model then gets device arrays too.
@@ -153,9 +177,10 @@ def run_plan(plan: StepPlan, model: Model, x: Array, *, noise: Any = None, callb
     if place is not None:
         from dpmrt.solvers_np.execution.device.executor import DeviceExecutor
 
-        done: Array = DeviceExecutor(plan, model, x.shape, dtype, place=place).run(x, noise=noise, callback=callback)
+        there = DeviceExecutor(plan, model, x.shape, dtype, place=place)
+        done: Array = there.run(x, noise=noise, callback=callback, hooks=hooks)
         return done
-    return Executor(plan, model, x.shape, dtype).run(x, noise=noise, callback=callback)
+    return Executor(plan, model, x.shape, dtype).run(x, noise=noise, callback=callback, hooks=hooks)
 
 
 def _allocate(count: int, size: int, dtype: np.dtype[Any]) -> Array:

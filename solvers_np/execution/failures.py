@@ -6,7 +6,7 @@ from typing import Literal
 
 from dpmrt.errors import NonFiniteError
 
-Culprit = Literal["network", "second", "noise", "state"]
+Culprit = Literal["network", "second", "noise", "state", "hook"]
 
 
 def not_finite(culprit: Culprit, *, call: int, calls: int, t: float) -> NonFiniteError:
@@ -28,6 +28,13 @@ def not_finite(culprit: Culprit, *, call: int, calls: int, t: float) -> NonFinit
         )
     if culprit == "noise":
         return NonFiniteError("the noise source gave NaN or infinity", got=where, expected="finite numbers")
+    if culprit == "hook":
+        return NonFiniteError(
+            "a hook left NaN or infinity behind",
+            got=where,
+            expected="finite numbers",
+            fix="check what the hook divides by, and its scale",
+        )
     return NonFiniteError(
         "the state became NaN or infinite",
         got=where,

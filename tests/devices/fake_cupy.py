@@ -5,6 +5,7 @@ It refuses what a GPU would refuse: copies and waits within a capture, kernels w
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import types
@@ -28,8 +29,8 @@ class FakePointer:
         self.ptr = ptr
 
 
-class Array:
-    """A device array: NumPy's memory, which only kernels, `set` and `get` reach."""
+class Array(np.lib.mixins.NDArrayOperatorsMixin):
+    """A device array: NumPy's memory, which only kernels, `set`, `get` and its own arithmetic reach."""
 
     def __init__(self, host: np.ndarray[Any, Any]) -> None:
         self._host = host
@@ -46,6 +47,18 @@ class Array:
     @property
     def flags(self) -> Any:
         return types.SimpleNamespace(c_contiguous=self._host.flags.c_contiguous)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        if any(isinstance(value, np.ndarray) and value.ndim for value in inputs):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        return elementwise(getattr(ufunc, method), *inputs, out=out, **kwargs)
+
+    def all(self) -> Array:
+        return elementwise(np.all, self)
+
+    def __bool__(self) -> bool:
+        _log("get", self.nbytes)
+        return bool(self._host)
 
     def __len__(self) -> int:
         return len(self._host)
@@ -78,6 +91,16 @@ class Array:
         _outside_capture("a copy to pageable memory")
         _log("get", self.nbytes)
         return self._host.copy()
+
+
+def elementwise(function: Any, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+    """Apply a function of NumPy to device arrays, outside of a capture."""
+    _outside_capture("an allocation")
+    out = out[0] if isinstance(out, tuple) else out
+    if out is not None:
+        kwargs["out"] = out._host
+    made = function(*(value._host if isinstance(value, Array) else value for value in inputs), **kwargs)
+    return out if out is not None else Array(np.asarray(made))
 
 
 class Graph:
@@ -197,6 +220,8 @@ def module() -> types.ModuleType:
         "full": lambda shape, value, dtype: _allocate(shape, dtype, value),
         "asarray": lambda values: Array(np.array(values)),
     }
+    for name in ("multiply", "isfinite", "where", "sqrt", "exp"):
+        names[name] = functools.partial(elementwise, getattr(np, name))
     for name, value in names.items():
         setattr(cupy, name, value)
     return cupy

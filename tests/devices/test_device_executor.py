@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from dpmrt.errors import ArrayError, BackendError, NonFiniteError, SamplingCancelled
-from dpmrt.solvers_np import Executor, StepPlan, compile_plan, make_noise, make_schedule, run_plan
+from dpmrt.solvers_np import (
+    CallView,
+    Executor,
+    Hook,
+    StateView,
+    StepPlan,
+    compile_plan,
+    make_noise,
+    make_schedule,
+    run_plan,
+)
 from dpmrt.solvers_np.execution.device import noise as device_noise
 from dpmrt.solvers_np.execution.device.executor import DeviceExecutor
 from dpmrt.solvers_np.execution.device.place import Place, place_of
@@ -296,3 +306,23 @@ def test_what_cuda_refuses_is_a_typed_error(cupy: Any) -> None:
 def test_numpy_s_arrays_have_no_place() -> None:
     assert place_of(np.zeros(3)) is None
     assert place_of([1.0]) is None
+
+
+@pytest.mark.parametrize("case", ["ddim", "heun", "learned range", "euler ancestral"])
+def test_hooks_change_a_device_s_run_as_they_change_numpy_s(cupy: Any, case: str) -> None:
+    class Both(Hook):
+        def output(self, call: CallView) -> None:
+            call.raw *= 0.9
+            call.raw += 0.01 * call.x
+
+        def state(self, step: StateView) -> None:
+            step.x += 0.05
+
+    plan, x = CASES[case](), _start()
+    expected = Executor(plan, Model(plan.parts), SHAPE).run(x, noise=make_noise("torch-cpu", 3), hooks=[Both()])
+    executor = DeviceExecutor(plan, Model(plan.parts), SHAPE, place=Place.new(cupy))
+    for _ in range(3):
+        _close(executor.run(x, noise=make_noise("torch-cpu", 3), hooks=[Both()]), expected, 1e-4)
+    assert not executor.trajectory.captured
+    plain = Executor(plan, Model(plan.parts), SHAPE).run(x, noise=make_noise("torch-cpu", 3))
+    _close(executor.run(x, noise=make_noise("torch-cpu", 3)), plain, 1e-4)

@@ -137,3 +137,19 @@ def test_what_is_missing_is_told(tmp_path: Path, cupy: Any, monkeypatch: pytest.
     assert missing.value.fix == "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13"
     with pytest.raises(OptionError, match="the engine `ort-cuda` has no such option"):
         load(root, "ort-cuda", threads=2)
+
+
+def test_the_network_as_a_function_computes_on_the_device_for_states_of_the_host(
+    expected: Any, cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = expected
+    x = np.random.default_rng(1).standard_normal((2, *load(root, "onnxruntime").sample_shape())).astype(np.float32)
+    with load(root, "onnxruntime") as pipeline:
+        model = pipeline.model(2, label=[0, 2], guidance=2.5)
+        wanted = [model(x, t) for t in (999, 10, 500)]
+    device_bundles.put_gpu(monkeypatch)
+    fake_ort_gpu.install(monkeypatch, *ALL)
+    with load(root, "ort-cuda") as pipeline:
+        model = pipeline.model(2, label=[0, 2], guidance=2.5)
+        for t, value in zip((999, 10, 500), wanted):
+            np.testing.assert_allclose(model(x, t), value, atol=1e-5)

@@ -22,6 +22,7 @@ from dpmrt.solvers_np.execution.device.place import Place, address
 from dpmrt.solvers_np.execution.device.source import BAD_NETWORK, BAD_NOISE, BAD_SECOND, BAD_STATE
 from dpmrt.solvers_np.execution.events import Callback, StepEvent, tell
 from dpmrt.solvers_np.execution.failures import Culprit, not_finite
+from dpmrt.solvers_np.execution.hooks import Hook, HookRunner, check_hooks
 from dpmrt.solvers_np.noise import NoiseSource, as_source
 from dpmrt.solvers_np.plans.instructions import LearnedRange, LearnedVariance
 from dpmrt.solvers_np.plans.plan import StepPlan
@@ -87,6 +88,7 @@ class DeviceExecutor:
         self._layout = layout
         times = [float(t) for t in plan.timesteps]
         self._whole, call = self._bind(shaped[layout.input], times)
+        self._input = shaped[layout.input] if layout.scaled else None
         self._clear_flags = self._kernels.clear(self._flags)
         self._clear_rows = self._kernels.clear(self._rows)
         self._prologue = self._update(prologue, {}, 0) if prologue else None
@@ -99,8 +101,12 @@ class DeviceExecutor:
         """Return how runs are enqueued: whether one was captured, and if not why."""
         return self._trajectory
 
-    def run(self, x: Any, *, noise: Any = None, callback: Callback | None = None) -> Any:
-        """Run the plan from `x`; the result is the caller's, on the host if `x` is, else on the device."""
+    def run(self, x: Any, *, noise: Any = None, callback: Callback | None = None, hooks: Sequence[Hook] = ()) -> Any:
+        """Run the plan from `x`; the result is the caller's, on the host if `x` is, else on the device.
+
+        Hooks get the device's arrays, in the order of the stream, and such a run is not captured.
+        """
+        hooks = check_hooks(hooks)
         host = isinstance(x, np.ndarray) or not hasattr(x, "__cuda_array_interface__")
         start = self._checked(np.asarray(x) if host else x.get())
         source = None if self._noise is None else as_source(noise, self.shape, self.plan.draws)
@@ -114,14 +120,20 @@ class DeviceExecutor:
             if source is not None and self._noise is not None and self._noise.whole:
                 self._noise.draw_all(source, self._steps)
             streamed = self._noise is not None and not self._noise.whole
-            if callback is None and not streamed and self._model.capturable:
+            if callback is None and not hooks and not streamed and self._model.capturable:
                 self._trajectory.run(self._key())
             else:
-                self._enqueue(source, callback)
+                self._enqueue(source, callback, self._hooked(hooks))
             self._check_flags()
             result = self._place.download(self._x)
         self._unfinished = False
         return result if host else self._place.xp.asarray(result)
+
+    def _hooked(self, hooks: Sequence[Hook]) -> HookRunner | None:
+        if not hooks:
+            return None
+        second = None if self._whole is None else self._whole[:, self.shape[1] :]
+        return HookRunner(hooks, self.plan, self._x, self._slots, self._input, second, self._place.xp)
 
     def _checked(self, x: NDArray[Any]) -> NDArray[Any]:
         if x.shape != self.shape:
@@ -200,18 +212,26 @@ class DeviceExecutor:
             kinds[self._layout.noise] = BAD_NOISE
         return kinds
 
-    def _enqueue(self, source: NoiseSource | None = None, callback: Callback | None = None) -> None:
+    def _enqueue(
+        self, source: NoiseSource | None = None, callback: Callback | None = None, hooked: HookRunner | None = None
+    ) -> None:
         streamed = self._noise is not None and not self._noise.whole
         self._clear_flags()
+        if hooked is not None:
+            hooked.start()
         if self._prologue is not None:
             self._prologue()
-        for step, first, second, calls in self._script:
-            for launch in first:
+        for row, (step, first, second, calls) in enumerate(self._script):
+            for position, launch in enumerate(first):
                 launch()
+                if hooked is not None and position == 0 and step.out >= 0:
+                    hooked.output(row, step.out)
             if streamed and step.noisy and source is not None and self._noise is not None:
                 self._noise.draw_one(source, step)
             for launch in second:
                 launch()
+            if hooked is not None:
+                hooked.state(row, step.t)
             if callback is not None and step.out >= 0:
                 self._check_flags()
                 seen = self._place.download(self._x)

@@ -1,0 +1,37 @@
+"""Drivers: samplers without a fixed grid, which ask the network when and where they find it needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from dpmrt.errors import OptionError
+from dpmrt.runtime.drivers.base import Driven, Driver, Report
+from dpmrt.runtime.drivers.model import NetworkModel
+
+__all__ = ["DRIVERS", "Driven", "Driver", "NetworkModel", "Report", "find_driver", "refuse_given"]
+
+#: by the name that `solver` takes: module and function, imported when asked for
+DRIVERS: Mapping[str, tuple[str, str]] = {}
+
+
+def find_driver(name: object) -> Driver | None:
+    """Return the driver of this name, or None where the name is a solver's."""
+    if not isinstance(name, str) or name not in DRIVERS:
+        return None
+    module, function = DRIVERS[name]
+    driver: Driver = getattr(import_module(module), function)
+    return driver
+
+
+def refuse_given(**arguments: object) -> dict[str, Any]:
+    """Refuse what a driver has no use for; return nothing."""
+    if given := [name for name, value in arguments.items() if value is not None]:
+        raise OptionError(
+            "a solver without a fixed grid takes no such argument",
+            got=", ".join(given),
+            expected=f"none of {', '.join(arguments)}",
+            fix="leave it out; its own options set tolerances and bounds",
+        )
+    return {}
