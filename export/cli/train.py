@@ -58,7 +58,7 @@ Examples:
 @click.option(
     "--steps",
     type=int,
-    show_default="800 for planar, unless --minutes is given",
+    show_default="600 for planar, unless --minutes is given",
     help="Stop after so many steps; the same seed then gives the same weights.",
 )
 @click.option(

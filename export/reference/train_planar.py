@@ -18,7 +18,7 @@ from dpmrt.export.reference.records import TRAINING_NAME, training_files, write_
 from dpmrt.export.schedulers import write_scheduler
 
 #: what makes them good in seconds
-OPTIONS: dict[str, Any] = {"steps": 800, "batch": 512, "lr": 4e-3, "warmup": 50, "ema": 0.99, "threads": 1}
+OPTIONS: dict[str, Any] = {"steps": 600, "batch": 512, "lr": 4e-3, "warmup": 50, "ema": 0.99, "threads": 1}
 SIGMA_MAX = 10.0
 DATASET = "dpmrt.export.reference.mixtures:PLANAR (50,000 samples)"
 _SAMPLES = 50_000

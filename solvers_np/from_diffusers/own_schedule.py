@@ -15,7 +15,7 @@ from dpmrt.errors import OptionError
 from dpmrt.solvers_np.compile import compile_plan
 from dpmrt.solvers_np.from_diffusers.config import SchedulerConfig
 from dpmrt.solvers_np.from_diffusers.prediction import prediction_from_diffusers
-from dpmrt.solvers_np.options import choose
+from dpmrt.solvers_np.options import accepted, choose
 from dpmrt.solvers_np.plans.plan import StepPlan
 from dpmrt.solvers_np.schedules.named import SCHEDULES, make_schedule
 from dpmrt.solvers_np.schedules.schedule import NoiseSchedule
@@ -37,20 +37,27 @@ def read_own_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
     'sub-vp'
     """
     keys = SchedulerConfig(OWN_SCHEDULE, config, _KEYS)
-    choose(f"{OWN_SCHEDULE}: schedule", keys["schedule"], SCHEDULES)
-    return make_schedule(keys["schedule"], **_mapping(keys, "parameters"))
+    factory = choose("schedule", keys["schedule"], SCHEDULES)
+    parameters = _mapping(keys, "parameters")
+    if "name" in parameters:
+        raise OptionError(
+            f"{OWN_SCHEDULE}: a name is no parameter", got="name", expected=", ".join(accepted(factory))
+        )
+    return make_schedule(keys["schedule"], **parameters)
 
 
 def plan_own_schedule(config: Mapping[str, Any], steps: int) -> StepPlan:
     """Compile the solver that the config names, with its options, on its schedule."""
     keys = SchedulerConfig(OWN_SCHEDULE, config, _KEYS)
-    return compile_plan(
-        keys["solver"],
-        read_own_schedule(config),
-        steps,
-        prediction=prediction_from_diffusers(config),
-        **_mapping(keys, "options"),
-    )
+    options = _mapping(keys, "options")
+    if own := {"solver", "schedule", "steps", "prediction"}.intersection(options):
+        raise OptionError(
+            f"{OWN_SCHEDULE}: options may not hold what has a key of its own",
+            got=", ".join(sorted(own)),
+            expected="options of the solver or of its grid, or `grid`",
+        )
+    prediction = prediction_from_diffusers(config)
+    return compile_plan(keys["solver"], read_own_schedule(config), steps, prediction=prediction, **options)
 
 
 def _mapping(keys: SchedulerConfig, key: str) -> dict[str, Any]:
