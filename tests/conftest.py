@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the bundle of a network by its name in `trained.NETWORKS`, as `trained("plane-vp")`; for reading only."""
+    """Return the bundle of a network of `trained.NETWORKS`, as `trained("plane-vp")`; for reading only."""
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
     from trained import bundle_of
