@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from dpmrt.export.reference.objectives import OBJECTIVES
 
 PLANES = tuple(f"plane-{loss}" for loss in OBJECTIVES)
-DIGITS = tuple(f"digits-{loss}" for loss in ("learned-range", "ve", "sub-vp"))
+DIGITS = tuple(f"digits-{loss}" for loss in ("learned-range", "ve"))
 NETWORKS = (*PLANES, *DIGITS)
 
-_DIGITS_STEPS, _DIGITS_BATCH = 30, 16
+_DIGITS_STEPS, _DIGITS_BATCH = 12, 8
 _PATIENCE = 300.0
 
 
@@ -52,7 +53,7 @@ def _make(name: str, training: Path, bundle: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(lock: Path):
+def _alone(lock: Path) -> Iterator[None]:
     """Hold a lock between processes: the folder that one of them made."""
     began = time.monotonic()
     while True:

@@ -39,7 +39,7 @@ class PlanarNetwork(nn.Module):  # type: ignore[misc]
         """Answer for points at their times."""
         clock = timestep.to(sample.dtype)[:, None]
         if self.by_sigma:
-            # times of the same size as the others': log sigma from -5 to 5 to 0 to 1000
+            # log sigma, from -5 to 5, as a time from 0 to 1000
             x, clock = sample / (1 + clock**2).sqrt(), 500 + 100 * clock.log()
         else:
             x = sample

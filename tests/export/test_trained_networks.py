@@ -13,15 +13,18 @@ import pytest
 from trained import DIGITS, PLANES
 
 from dpmrt.errors import ExportError
-from dpmrt.export import verify
 from dpmrt.export.reference.mixtures import PLANAR
+from dpmrt.export.reference.objectives import make_objective
+from dpmrt.export.schedulers import scheduler_class
 from dpmrt.runtime import Pipeline, load
 from dpmrt.solvers_np import SOLVERS, Level, compile_plan, schedule_from_diffusers
 from dpmrt.solvers_np.prediction import to_eps
 
 Trained = Callable[[str], Path]
-#: one of each kind of prediction and of time; every solver is run on them
-WITH_ALL_SOLVERS = ("plane-ddpm", "plane-ve", "plane-sub-vp")
+#: a score told sigma and a noise told the time; every solver is run on them
+WITH_ALL_SOLVERS = ("plane-ve", "plane-sub-vp")
+#: by its constant weight, ve-likelihood is ve
+TAUGHT = tuple(name for name in PLANES if name != "plane-ve-likelihood")
 #: for networks that were distilled, which these are not
 DISTILLED = ("lcm", "tcd")
 COUNT = 3000
@@ -66,21 +69,21 @@ def test_every_solver_samples_what_the_network_learned(opened: Any, name: str, s
         check_moments(samples, mean=0.08, covariance=0.12, weights=0.04)
 
 
-@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.parametrize("name", TAUGHT)
 def test_every_loss_teaches_the_mixture(opened: Any, name: str) -> None:
     for solver in ("dpmsolver++", "sde-dpmsolver++"):
         samples = opened(name).sample(COUNT, seed=3, steps=25, solver=solver)
         check_moments(samples, mean=0.1, covariance=0.15, weights=0.05)
 
 
-@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.parametrize("name", TAUGHT)
 def test_a_bundle_is_sampled_as_its_scheduler_says(opened: Any, name: str) -> None:
-    coarse = {"plane-ve": 200, "plane-smld": 200, "plane-ve-likelihood": 200, "plane-learned-range": 100}
+    coarse = {"plane-ve": 80, "plane-smld": 80, "plane-learned-range": 80}
     samples = opened(name).sample(COUNT, seed=3, steps=coarse.get(name, 25))
     check_moments(samples, mean=0.1, covariance=0.15, weights=0.05)
 
 
-@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.parametrize("name", TAUGHT)
 def test_what_the_network_answers_is_near_to_the_exact_noise(opened: Any, name: str) -> None:
     pipeline = opened(name)
     schedule = schedule_from_diffusers(pipeline.bundle.scheduler_config)
@@ -118,7 +121,7 @@ def test_the_learned_variance_is_the_exact_one(opened: Any) -> None:
     exact = small + before * large**2 / (1 - bar) ** 2 * of_x0
     want = 2 * (np.log(exact) - np.log(small)) / (np.log(large) - np.log(small)) - 1
     found = raw_output(pipeline, x, float(index))[:, 2:]
-    print(index, want.mean(), found.mean(), np.abs(want - found).mean(), np.abs(want - want.mean()).mean())
+    # the bound is flat about its minimum; a network that learned nothing is 0.75 off
     assert np.abs(want - found).mean() < 0.3
 
 
@@ -131,15 +134,16 @@ def raw_output(pipeline: Pipeline, x: np.ndarray, t: float) -> np.ndarray:
     return np.asarray(session.run(None, {"sample": x.astype(np.float32), "timestep": times})[0], dtype=np.float64)
 
 
-def test_a_learned_variance_helps_where_steps_are_few(opened: Any) -> None:
-    """DDPM with a fixed variance loses spread in few steps; the learned one restores it."""
-    pipeline = opened("plane-learned-range")
+def test_a_learned_variance_restores_what_a_small_one_loses_in_few_steps(opened: Any) -> None:
     errors = {}
-    for variance in ("fixed_small", "fixed_large", "learned_range"):
-        x = pipeline.sample(COUNT, seed=3, steps=12, solver="ddpm", variance=variance).astype(float)
+    for variance in ("fixed_small", "learned_range"):
+        x = (
+            opened("plane-learned-range")
+            .sample(COUNT, seed=3, steps=12, solver="ddpm", variance=variance)
+            .astype(float)
+        )
         errors[variance] = float(np.abs(np.cov(x.T) - PLANAR.covariance).max())
-    print(errors)
-    assert errors["learned_range"] < min(errors["fixed_small"], errors["fixed_large"])
+    assert errors["learned_range"] < 0.7 * errors["fixed_small"]
 
 
 @pytest.mark.parametrize("name", DIGITS)
@@ -170,6 +174,6 @@ def test_the_plan_follows_the_schedule_that_was_trained(opened: Any) -> None:
     assert pipeline.plan(9).digest() == compile_plan("dpmsolver++", schedule, 9).digest()
 
 
-def test_diffusers_is_not_asked_for_what_it_does_not_know(trained: Trained) -> None:
+def test_diffusers_is_not_asked_for_what_it_does_not_know() -> None:
     with pytest.raises(ExportError, match="diffusers has no scheduler for a schedule of dpmrt's own"):
-        verify(trained("plane-sub-vp"))
+        scheduler_class(make_objective("sub-vp").scheduler)
