@@ -108,6 +108,11 @@ class Mixtures:
         ]
         return 1000 * float(np.sqrt(np.mean(squares)))
 
+    def of_data(self) -> float:
+        """What exact samples have: the root of the mean square over ten draws, which differ much."""
+        draws = [self.distance(self.mixture.sample(MIXTURE_SAMPLES, seed=seed)) for seed in range(10)]
+        return float(np.sqrt(np.mean(np.square(draws))))
+
     def sample(self, plan: StepPlan) -> np.ndarray:
         def model(x: np.ndarray, t: np.ndarray) -> np.ndarray:
             alpha, sigma = float(self.schedule.alpha(t[0])), float(self.schedule.sigma(t[0]))
@@ -156,9 +161,11 @@ class Digits:
         return self.judge(np.concatenate(parts), self.labels)
 
     def of_data(self) -> dict[str, float]:
-        """What as many real digits would be given."""
-        chosen = np.random.default_rng(0).permutation(len(self.real))[: len(self.labels)]
-        return self.judge(self.real[chosen], self.real_labels[chosen])
+        """What as many real digits are given, as many of each class."""
+        order = np.random.default_rng(0).permutation(len(self.real))
+        of_class = [order[self.real_labels[order] == digit] for digit in range(10)]
+        chosen = np.array([of_class[digit][k // 10] for k, digit in enumerate(self.labels)])
+        return self.judge(self.real[chosen], self.labels)
 
 
 def measure(samples: int, kept: Path) -> Results:
@@ -174,7 +181,7 @@ def measure(samples: int, kept: Path) -> Results:
     parts = {"line": Mixtures(LINE), "plane": Mixtures(PLANAR)}
     for name, part in parts.items():
         if name not in results.get("data", {}):
-            put("data", {name: part.distance(part.mixture.sample(MIXTURE_SAMPLES, seed=2))})
+            put("data", {name: part.of_data()})
         for label, (solver, options) in SOLVERS.items():
             for budget in BUDGETS:
                 if name not in results.get(f"{label} {budget}", {}):
