@@ -247,8 +247,10 @@ def main() -> None:
     parser.add_argument(
         "--write", action="store_true", help="put the table into docs/quality.md, and draw the picture"
     )
+    parser.add_argument("--kept", action="store_true", help="show what is kept, and measure nothing")
     options = parser.parse_args()
-    results = measure(options.samples, options.results or ROOT / f"build/quality-{options.samples}.json")
+    kept = options.results or ROOT / f"build/quality-{options.samples}.json"
+    results = json.loads(kept.read_text()) if options.kept else measure(options.samples, kept)
     for name in MEASURES:
         table(HEADS[name], ["solver", *(str(budget) for budget in BUDGETS)], rows_of(results, name))
     if options.write:
