@@ -49,7 +49,7 @@ def draw_schedules(
     ladder = figure.add_subplot(parts[1, :])
     for name, schedule in schedules.items():
         times = np.linspace(schedule.t_min, schedule.t_max, _SHOWN)
-        part = times / schedule.t_max if schedule.t_min >= 0 else np.linspace(0, 1, _SHOWN)
+        part = times / schedule.t_max if 0 <= schedule.t_min < schedule.t_max else np.linspace(0, 1, _SHOWN)
         for axes, values in (
             (signal, schedule.alpha(times)),
             (noise, schedule.sigma(times)),

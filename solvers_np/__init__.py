@@ -28,7 +28,14 @@ from dpmrt.solvers_np.noise import (
     make_noise,
     randn,
 )
-from dpmrt.solvers_np.plans.instructions import Clip, Discard, DynamicThreshold, LearnedRange, LearnedVariance
+from dpmrt.solvers_np.plans.instructions import (
+    Clip,
+    Discard,
+    DynamicThreshold,
+    Langevin,
+    LearnedRange,
+    LearnedVariance,
+)
 from dpmrt.solvers_np.plans.mix import Mix
 from dpmrt.solvers_np.plans.plan import StepPlan
 from dpmrt.solvers_np.plans.rows import RowList
@@ -58,6 +65,7 @@ __all__ = [
     "Grid",
     "Hook",
     "IntervalNoise",
+    "Langevin",
     "LearnedRange",
     "LearnedVariance",
     "Level",
