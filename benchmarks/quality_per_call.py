@@ -200,7 +200,7 @@ def measure(samples: int, kept: Path) -> Results:
 
 def rows_of(results: Results, measure: str) -> list[list[str]]:
     """Return a row a solver: its figure for every budget; the last row is what exact samples get."""
-    digits = {"frechet": 1, "read": 0, "line": 0, "plane": 0}[measure]
+    digits = {"frechet": 2, "read": 1, "line": 0, "plane": 0}[measure]
 
     def cell(key: str) -> str:
         value = results.get(key, {}).get(measure)
