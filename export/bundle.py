@@ -37,7 +37,7 @@ from dpmrt.export.network import Plan, trace_network, write_network
 from dpmrt.export.onnx_files import EXTERNAL_ABOVE, MODEL_NAME
 from dpmrt.export.precision import BF16_OPSET
 from dpmrt.export.provenance import library_versions, utc_date
-from dpmrt.export.schedulers import SCHEDULER_NAME, scheduler_class
+from dpmrt.export.schedulers import SCHEDULER_NAME, check_scheduler
 from dpmrt.export.sources import Source, find_scheduler, load_source, read_json_object, source_of_model
 from dpmrt.export.tracing import OPSET
 from dpmrt.export.vjp import check_vjp, export_vjp
@@ -245,7 +245,7 @@ def draft_manifest(
     source = plan.source
     training = source.training
     defaults = defaults or Defaults(steps=20)
-    scheduler_class(scheduler_config)
+    check_scheduler(scheduler_config)
     prediction: Any = _sampled_with(lambda: prediction_from_diffusers(scheduler_config))
     inputs, outputs = plan.interface.specs()
     manifest = Manifest(

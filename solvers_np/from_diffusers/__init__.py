@@ -30,6 +30,7 @@ from dpmrt.solvers_np.from_diffusers.kdpm2 import plan_kdpm2, plan_kdpm2_ancestr
 from dpmrt.solvers_np.from_diffusers.lcm import plan_lcm
 from dpmrt.solvers_np.from_diffusers.lms import plan_lms
 from dpmrt.solvers_np.from_diffusers.noise_schedule import schedule_from_diffusers
+from dpmrt.solvers_np.from_diffusers.own_schedule import OWN_SCHEDULE, plan_own_schedule
 from dpmrt.solvers_np.from_diffusers.pndm import plan_pndm
 from dpmrt.solvers_np.from_diffusers.prediction import prediction_from_diffusers
 from dpmrt.solvers_np.from_diffusers.sa_solver import plan_sa_solver
@@ -82,5 +83,6 @@ def plan_from_diffusers(scheduler_config: Mapping[str, Any], steps: int, **overr
     10
     """
     name = class_name(scheduler_config)
-    compile_class = choose("scheduler class", name, CLASSES)
+    known = {**CLASSES, OWN_SCHEDULE: plan_own_schedule}
+    compile_class = choose("scheduler class", name, known)
     return compile_class({**scheduler_config, **overrides}, whole("steps", steps, 1, MAX_STEPS))
