@@ -38,6 +38,11 @@ class Solver:
     diffusers: tuple[str, ...] = ()
     exact: bool = True
 
+    @property
+    def most_calls(self) -> int:
+        """Return how often a step asks the network at most, where steps keep nothing from each other."""
+        return int(self.calls) if self.calls.isdigit() else 3
+
     def __call__(self, *args: Any, **options: Any) -> StepPlan:
         """Write the plan."""
         return self.make(*args, **options)
