@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from dpmrt.errors import OptionError
@@ -46,13 +47,13 @@ def compile_inverse(
             fix="choose another with solver=..., --solver",
         )
     start, end = _turned(chosen.grid, chosen.schedule, prediction)
-    between, schedule, parts = chosen.grid.between, chosen.grid.schedule, list[StepPlan]()
+    parts, beside = list[StepPlan](), (chosen.grid.between, math.nan, chosen.grid.schedule)
     if start.sigma[0] == 0 and chosen.solver != "ddim":
-        first = Grid(start.part(0, 1), end.part(0, 1), between, schedule=schedule)
+        first = Grid(start.part(0, 1), end.part(0, 1), *beside)
         parts.append(write_plan(dataclasses.replace(chosen, solver="ddim", options={}), first, prediction))
         start, end = start.part(1), end.part(1)
     if len(start):
-        parts.append(write_plan(chosen, Grid(start, end, between, schedule=schedule), prediction))
+        parts.append(write_plan(chosen, Grid(start, end, *beside), prediction))
     return dataclasses.replace(joined(parts, inverse=True, solver=chosen.solver), init_scale=1.0)
 
 

@@ -1,4 +1,4 @@
-"""Part of a scheduler's steps, as diffusers' image-to-image pipelines take it (`get_timesteps`, `set_begin_index`)."""
+"""Part of a scheduler's steps, as diffusers' image-to-image pipelines take it: `get_timesteps`, `set_begin_index`."""
 
 from __future__ import annotations
 

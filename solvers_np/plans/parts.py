@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def entries(plan: StepPlan) -> list[int]:
 
 
 def one_step_entries(plan: StepPlan, calls: int, what: str) -> list[int]:
-    """Return the rows at which the steps begin, of a solver of at most so many calls a step that keeps nothing else."""
+    """Return the rows at which steps begin, of a solver of at most so many calls a step that keeps nothing else."""
     rows = entries(plan)
     counts = [int((plan.out[a:b] >= 0).sum()) for a, b in zip(rows, [*rows[1:], plan.rows])]
     if max(counts) > calls:
@@ -95,7 +96,7 @@ def joined(plans: Sequence[StepPlan], **meta: object) -> StepPlan:
     """
     slots = max(plan.slots for plan in plans)
     instructions = list(dict.fromkeys(i for plan in plans for i in plan.instructions))
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, _, _ in COLUMNS:
         parts = [getattr(plan, name) for plan in plans]
         if name == "weights":
@@ -118,7 +119,7 @@ def raised(plan: StepPlan, low: Pair, high: Pair) -> StepPlan:
     """Return the plan of one row that leads from one level to one of more noise by adding noise."""
     kept = high[0] / low[0]
     shares = [level[1] ** 2 / (level[0] ** 2 + level[1] ** 2) for level in (low, high)]
-    blank = {name: np.zeros_like(getattr(plan, name)[:1]) for name, _, _ in COLUMNS}
+    blank: dict[str, Any] = {name: np.zeros_like(getattr(plan, name)[:1]) for name, _, _ in COLUMNS}
     blank |= {name: np.full_like(blank[name], -1) for name in ("out", "keep", *_INDEXED)}
     blank["weights"][0, 0] = kept
     for name in ("convert", "restore"):

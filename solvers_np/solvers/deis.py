@@ -28,7 +28,8 @@ def deis(
     """Integrate over rho the polynomial in log rho through the last `order` values of eps (2 unless given).
 
     The first steps use fewer values, and so do, with `lower_order_final`, the last two of a run below
-    `lower_order_below` steps; a step onto zero noise uses one. With a polynomial in rho itself this method (the authors' rho-AB) is solver "lms".
+    `lower_order_below` steps; a step onto zero noise uses one. With a polynomial in rho itself this method (the
+    authors' rho-AB) is solver "lms".
 
     >>> from dpmrt.solvers_np import compile_plan
     >>> plan = compile_plan("deis", "linear", 20, order=3)
