@@ -119,8 +119,3 @@ def strip(frames: NDArray[Any], data_range: tuple[float, float], *, scale: int |
     ordered = np.swapaxes(frames, 0, 1).reshape(-1, *frames.shape[2:])
     plan_sheet(len(ordered), ordered.shape[1:], columns=len(frames), scale=scale)
     return layout(to_uint8(ordered, data_range), columns=len(frames), scale=scale)
-
-
-def clip_frames(samples: NDArray[Any]) -> NDArray[Any]:
-    """Return video (batch, channels, frames, height, width) with its frames first."""
-    return np.moveaxis(samples, 2, 0)

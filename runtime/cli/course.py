@@ -9,7 +9,7 @@ import click
 
 from dpmrt.errors import OptionError
 from dpmrt.runtime.cli.options import group
-from dpmrt.runtime.cli.outputs import check_kind, is_picture, write_frames
+from dpmrt.runtime.cli.outputs import check_frames, check_kind, frames_axis, write_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,24 +56,18 @@ class Course:
         """Return the hook that records the run, if it is to be written; raises where it could not be shown."""
         if self._frames is None:
             return []
-        from dpmrt.runtime.animation import check_frames
         from dpmrt.runtime.editing.recorder import Recorder
-        from dpmrt.runtime.images import plan_sheet
 
         self._recorder = Recorder(pipeline.manifest.prediction, every=self._every, keep=(self._show,))
-        if plan is not None and is_picture(self._frames):
-            count = -(-plan.calls // self._every) + 1
-            if self._frames.suffix.lower() == ".apng":
-                check_frames(count, batch, shape, columns=grid, scale=scale)
-            else:
-                plan_sheet(batch * count, shape, columns=count, scale=scale)
+        if plan is not None:
+            check_frames(self._frames, -(-plan.calls // self._every) + 1, batch, shape, grid, scale)
         return [self._recorder]
 
-    def write(self, data_range: tuple[float, float], grid: int | None, scale: int | None) -> None:
+    def write(self, pipeline: Pipeline, grid: int | None, scale: int | None) -> None:
         """Write what was recorded."""
         if self._frames is not None and self._recorder is not None:
             kept = self._recorder.x if self._show == "x" else self._recorder.x0
-            write_frames(self._frames, kept, data_range, grid, scale, self._fps)
+            write_frames(pipeline, self._frames, kept, grid, scale, self._fps)
 
 
 class Clip:
@@ -83,7 +77,9 @@ class Clip:
         self._noise = None if frame_noise is None else _parse("--frame-noise", frame_noise, "SHARE[,MODEL], as 0.5")
         self._smooth = None if smooth is None else _parse("--smooth", smooth, "STRENGTH[,WIDTH], as 0.5,1.5")
 
-    def noise(self, x_T: NDArray[Any] | None, batch: int, shape: tuple[int, ...], seed: int) -> NDArray[Any] | None:
+    def noise(
+        self, pipeline: Pipeline, x_T: NDArray[Any] | None, batch: int, shape: tuple[int, ...], seed: int
+    ) -> NDArray[Any] | None:
         """Return the initial noise whose frames share a part, or what was given."""
         if self._noise is None:
             return x_T
@@ -93,7 +89,8 @@ class Clip:
         from dpmrt.runtime.editing.video import consistent_noise
 
         share, model = self._noise
-        return consistent_noise((batch, *shape), seed, share, model=model or "mixed")
+        axis = frames_axis(pipeline, shape)
+        return consistent_noise((batch, *shape), seed, share, model=model or "mixed", axis=axis)
 
     def hooks(self, pipeline: Pipeline, shape: tuple[int, ...]) -> list[Hook]:
         """Return the hook that smooths, if it was asked for."""
@@ -109,7 +106,9 @@ class Clip:
             raise OptionError(
                 "--smooth is not understood", got=repr(text), expected="STRENGTH[,WIDTH], as 0.5,1.5"
             ) from None
-        return [TemporalSmoothing(pipeline.manifest.prediction, strength, width=width)]
+        return [
+            TemporalSmoothing(pipeline.manifest.prediction, strength, width=width, axis=frames_axis(pipeline, shape))
+        ]
 
 
 def _parse(flag: str, text: str, expected: str) -> tuple[float, str]:

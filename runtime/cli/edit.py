@@ -132,7 +132,7 @@ def command(
         count = settle_batch(batch, labels, pictures if len(pictures) > 1 else None, given)
         x0 = check_images(pipeline, pictures, count)
         painted = None if mask is None else read_mask(pipeline, mask)
-        check_samples(out, count, x0.shape[1:], grid, scale)
+        check_samples(pipeline, out, count, x0.shape[1:], grid, scale)
         plan = inpainting_plan(pipeline, strength, jumps, steps, solver, chosen)
         request = {
             "seed": seed,
@@ -161,6 +161,6 @@ def command(
                     **request,
                 )
         seconds = time.perf_counter() - started
-        write_samples(out, edited, pipeline.manifest.data_range, grid, scale, fps)
-        course.write(pipeline.manifest.data_range, grid, scale)
+        write_samples(pipeline, out, edited, grid, scale, fps)
+        course.write(pipeline, grid, scale)
     report(out, counted(count, "sample"), calls.made, seconds, quiet)

@@ -24,7 +24,14 @@ from dpmrt.runtime.cli.options import (
     parse_options,
     settle_batch,
 )
-from dpmrt.runtime.cli.outputs import check_kind, check_places, check_samples, write_frames, write_samples
+from dpmrt.runtime.cli.outputs import (
+    check_frames,
+    check_kind,
+    check_places,
+    check_samples,
+    write_frames,
+    write_samples,
+)
 from dpmrt.runtime.cli.running import check_engine, opened, report, watched
 from dpmrt.runtime.cli.values import parse_shape
 
@@ -98,7 +105,7 @@ def command(
     files = {"--condition": parse_files("--condition", conditions), "--negative": parse_files("--negative", negative)}
     check_writable(out)
 
-    from dpmrt.runtime.animation import check_fps, check_frames
+    from dpmrt.runtime.animation import check_fps
     from dpmrt.runtime.bundle import find_bundle
     from dpmrt.runtime.editing import interpolation
     from dpmrt.runtime.images import check_layout
@@ -118,9 +125,9 @@ def command(
         labels = parse_labels(label, pipeline.bundle.classes)
         settle_batch(frames, labels, None, {})
         if out.suffix.lower() == ".apng":
-            check_frames(frames, 1, sizes, columns=grid, scale=scale)
+            check_frames(out, frames, 1, sizes, grid, scale)
         else:
-            check_samples(out, frames, sizes, frames if grid is None else grid, scale)
+            check_samples(pipeline, out, frames, sizes, frames if grid is None else grid, scale)
         plan = pipeline.plan(steps, solver, **chosen)
         started = time.perf_counter()
         with watched("interpolating", plan.calls, progress, quiet) as calls:
@@ -142,7 +149,7 @@ def command(
             )
         seconds = time.perf_counter() - started
         if out.suffix.lower() == ".apng":
-            write_frames(out, way[:, None], pipeline.manifest.data_range, grid, scale, fps)
+            write_frames(pipeline, out, way[:, None], grid, scale, fps)
         else:
-            write_samples(out, way, pipeline.manifest.data_range, frames if grid is None else grid, scale)
+            write_samples(pipeline, out, way, frames if grid is None else grid, scale)
     report(out, counted(frames, "frame"), calls.made, seconds, quiet)

@@ -123,7 +123,7 @@ def command(
         labels = parse_labels(label, pipeline.bundle.classes)
         count = settle_batch(None, labels, x0, given)
         if reconstruct is not None:
-            check_samples(reconstruct, count, x0.shape[1:], grid, scale)
+            check_samples(pipeline, reconstruct, count, x0.shape[1:], grid, scale)
         request: dict[str, Any] = {
             "steps": steps,
             "solver": solver,
@@ -145,5 +145,5 @@ def command(
         seconds = time.perf_counter() - started
         write_array(out, noise)
         if reconstruct is not None:
-            write_samples(reconstruct, found.images, pipeline.manifest.data_range, grid, scale)
+            write_samples(pipeline, reconstruct, found.images, grid, scale)
     report(out, counted(count, "noise"), calls.made, seconds, quiet, *error)

@@ -12,7 +12,9 @@ from dpmrt.runtime.cli.arrays import write_array
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: what stands between frames, and how samples of video are shaped
+    from dpmrt.runtime.pipeline import Pipeline
+
+#: so many axes has one sample of video
 _CLIP = 4
 KINDS = (".png", ".npy", ".apng")
 
@@ -72,19 +74,17 @@ def check_places(written: dict[str, Path | None], read: dict[str, Path | None], 
         seen[real] = name
 
 
-def check_samples(out: Path, batch: int, shape: tuple[int, ...], grid: int | None, scale: int | None) -> None:
+def check_samples(
+    pipeline: Pipeline, out: Path, batch: int, shape: tuple[int, ...], grid: int | None, scale: int | None
+) -> None:
     """Refuse samples that cannot be shown in a file of this kind, before they are drawn."""
     if not is_picture(out):
         return
-    from dpmrt.runtime.animation import check_frames
     from dpmrt.runtime.images import plan_sheet
 
     if len(shape) == _CLIP:
-        frames, picture = shape[1], (shape[0], *shape[2:])
-        if out.suffix.lower() == ".apng":
-            check_frames(frames, batch, picture, columns=grid, scale=scale)
-        else:
-            plan_sheet(batch * frames, picture, columns=frames, scale=scale)
+        axis = frames_axis(pipeline, shape) - 1
+        check_frames(out, shape[axis], batch, (*shape[:axis], *shape[axis + 1 :]), grid, scale)
         return
     if out.suffix.lower() == ".apng":
         raise ArrayError(
@@ -96,48 +96,56 @@ def check_samples(out: Path, batch: int, shape: tuple[int, ...], grid: int | Non
     plan_sheet(batch, shape, columns=grid, scale=scale)
 
 
+def check_frames(
+    out: Path, count: int, batch: int, shape: tuple[int, ...], grid: int | None, scale: int | None
+) -> None:
+    """Refuse frames that cannot be shown in a file of this kind."""
+    from dpmrt.runtime import animation, images
+
+    if out.suffix.lower() == ".apng":
+        animation.check_frames(count, batch, shape, columns=grid, scale=scale)
+    elif is_picture(out):
+        images.plan_sheet(batch * count, shape, columns=count, scale=scale)
+
+
+def frames_axis(pipeline: Pipeline, shape: tuple[int, ...]) -> int:
+    """Return the axis of the frames, the batch counted: behind the channels, or before them."""
+    return 1 if len(shape) == _CLIP and pipeline.manifest.unet.channel_axis == 2 else 2
+
+
 def write_samples(
-    out: Path,
-    samples: NDArray[Any],
-    data_range: tuple[float, float],
-    grid: int | None,
-    scale: int | None,
-    fps: float = 10.0,
+    pipeline: Pipeline, out: Path, samples: NDArray[Any], grid: int | None, scale: int | None, fps: float = 10.0
 ) -> None:
     """Write samples: a sheet of them, a strip or an animation of clips, or their numbers."""
     if not is_picture(out):
         write_array(out, samples)
         return
     from dpmrt.files import atomic_write
-    from dpmrt.runtime.animation import clip_frames
     from dpmrt.runtime.images import layout, to_uint8, write_png
 
     if samples.ndim == _CLIP + 1:
-        write_frames(out, clip_frames(samples), data_range, grid, scale, fps)
+        import numpy as np
+
+        frames = np.moveaxis(samples, frames_axis(pipeline, samples.shape[1:]), 0)
+        write_frames(pipeline, out, frames, grid, scale, fps)
         return
-    image = layout(to_uint8(samples, data_range), columns=grid, scale=scale)
+    image = layout(to_uint8(samples, pipeline.manifest.data_range), columns=grid, scale=scale)
     with atomic_write(out) as stream:
         write_png(stream, image)
 
 
 def write_frames(
-    out: Path,
-    frames: NDArray[Any],
-    data_range: tuple[float, float],
-    grid: int | None,
-    scale: int | None,
-    fps: float = 10.0,
+    pipeline: Pipeline, out: Path, frames: NDArray[Any], grid: int | None, scale: int | None, fps: float = 10.0
 ) -> None:
     """Write frames (count, batch, *shape): a strip with a row a sample, an animation of sheets, or the numbers."""
     if not is_picture(out):
-        import numpy as np
-
-        write_array(out, np.ascontiguousarray(frames))
+        write_array(out, frames)
         return
     from dpmrt.files import atomic_write
     from dpmrt.runtime.animation import sheets, strip, write_apng
     from dpmrt.runtime.images import write_png
 
+    data_range = pipeline.manifest.data_range
     if out.suffix.lower() == ".png":
         image = strip(frames, data_range, scale=scale)
         with atomic_write(out) as stream:

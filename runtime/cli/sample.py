@@ -121,7 +121,7 @@ def command(
         sizes = pipeline.sample_shape(x_T, sizes)
         labels = parse_labels(label, pipeline.bundle.classes)
         batch = check_batch(settle_batch(batch, labels, x_T, given), sizes)
-        check_samples(out, batch, sizes, grid, scale)
+        check_samples(pipeline, out, batch, sizes, grid, scale)
         driven = solver is not None and find_driver(solver) is not None
         plan: StepPlan | None = None
         if plan_file is None and not driven:
@@ -133,7 +133,7 @@ def command(
             raise OptionError(
                 f"{solver} follows no plan that could be saved", got="--save-plan", fix="leave out --save-plan"
             )
-        x_T = clip.noise(x_T, batch, sizes, seed)
+        x_T = clip.noise(pipeline, x_T, batch, sizes, seed)
         hooks = [*clip.hooks(pipeline, sizes), *course.hooks(pipeline, plan, batch, sizes, grid, scale)]
         started = time.perf_counter()
         with watched("sampling", None if plan is None else plan.calls, progress, quiet) as calls:
@@ -152,8 +152,8 @@ def command(
                 **chosen,
             )
         seconds = time.perf_counter() - started
-        write_samples(out, samples, pipeline.manifest.data_range, grid, scale, fps)
-        course.write(pipeline.manifest.data_range, grid, scale)
+        write_samples(pipeline, out, samples, grid, scale, fps)
+        course.write(pipeline, grid, scale)
     if plan is not None and save_plan is not None:
         plan.save(save_plan)
     report(out, counted(batch, "sample"), calls.made, seconds, quiet)
