@@ -55,9 +55,9 @@ def read_png(data: bytes, *, source: str = "the picture") -> Pixels:
     if colour == _PALETTE:
         return _painted(pixels[..., 0], parts, source)
     if colour in (0, 2) and b"tRNS" in parts:
-        clear = np.frombuffer(parts[b"tRNS"][: 2 * channels], ">u2")
-        if clear.size != channels:
+        if len(parts[b"tRNS"]) != 2 * channels:
             raise _broken(source, "a transparent colour of the wrong size")
+        clear = np.frombuffer(parts[b"tRNS"], ">u2")
         alpha = np.where((pixels == clear).all(axis=-1), 0, 255).astype(np.uint8)
         return np.concatenate([pixels, alpha[..., None]], axis=-1)
     return pixels

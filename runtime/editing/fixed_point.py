@@ -5,6 +5,8 @@ As Pan et al. 2023 (AIDI) invert DDIM; here for any solver whose steps are linea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dpmrt.errors import OptionError
@@ -18,15 +20,22 @@ from dpmrt.solvers_np.plans.parts import one_step_entries
 _DEPTH = 3
 
 
+#: time, input's scale, and the weights of state and raw output in the next state
+LinearStep = tuple[float, float, float, float]
+
+
 def ascend(
-    plan: StepPlan, model: NetworkModel, x0: Floats, iterations: int, callback: Callback | None = None
+    steps: Sequence[LinearStep],
+    model: NetworkModel,
+    x0: Floats,
+    iterations: int,
+    callback: Callback | None = None,
 ) -> tuple[Floats, float]:
-    """Return the state from which the plan leads to `x0`, and the largest change that a last iteration made.
+    """Return the state from which the steps lead to `x0`, and the largest change that a last iteration made.
 
     A step y = a x + b network(x, t) came from the x that fulfils x = (y - b network(x, t)) / a; the first guess is
     the next lower state. The change is told as a share of the state's spread.
     """
-    steps = _steps(plan)
     x, worst, calls = x0.astype(np.float64), 0.0, len(steps) * iterations
     for k, (t, scale, a, b) in enumerate(reversed(steps)):
         y, change, guess = x, 0.0, _Anderson()
@@ -68,8 +77,8 @@ class _Anderson:
         return found
 
 
-def _steps(plan: StepPlan) -> list[tuple[float, float, float, float]]:
-    """Return for each row the time, the input's scale, and the weights of state and raw output in the next state."""
+def linear_steps(plan: StepPlan) -> list[LinearStep]:
+    """Return the steps of a plan that are linear in one network call each, or say why they are not."""
     one_step_entries(plan, 1, "an inversion by iterations")
     if (plan.out < 0).any() or (plan.instruction >= 0).any():
         raise OptionError(
@@ -80,7 +89,7 @@ def _steps(plan: StepPlan) -> list[tuple[float, float, float, float]]:
     return [_step(plan, row) for row in range(plan.rows)]
 
 
-def _step(plan: StepPlan, row: int) -> tuple[float, float, float, float]:
+def _step(plan: StepPlan, row: int) -> LinearStep:
     slot, out = int(plan.quantity[row]), int(plan.out[row])
     # what is in the two slots, as weights of (state, raw output)
     state, raw = (float(plan.restore[row, 1]) * plan.convert[row]).tolist()

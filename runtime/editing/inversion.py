@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dpmrt.errors import OptionError
 from dpmrt.runtime.editing.arrays import Floats, check_images
-from dpmrt.runtime.editing.fixed_point import ascend
+from dpmrt.runtime.editing.fixed_point import ascend, linear_steps
 from dpmrt.runtime.editing.request import Parts, refuse_driver, split
 from dpmrt.runtime.pipeline import Pipeline
 from dpmrt.runtime.plans import settle_plan
@@ -110,10 +110,10 @@ def _invert(
         raise OptionError(
             "an inversion by iterations takes no hooks", got="hooks", expected="iterations=0, or no hooks"
         )
-    callback = parts.sampling.get("callback")
+    linear, callback = linear_steps(down), parts.sampling.get("callback")
     conditions = {name: value for name, value in parts.sampling.items() if name != "callback"}
     model = pipeline.model(len(x0), shape=x0.shape[1:], **conditions)
-    found, change = ascend(down, model, x0, iterations, callback)
+    found, change = ascend(linear, model, x0, iterations, callback)
     if change > _SETTLED:
         warnings.warn(
             f"the fixed-point iterations have not settled (the last changed the state by {change:.2g} of its "
