@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dpmrt.errors import OptionError
 from dpmrt.runtime.editing.arrays import check_images, check_mask
 from dpmrt.runtime.editing.known import KnownRegion
-from dpmrt.runtime.editing.request import noised, noises, part_plan, split
+from dpmrt.runtime.editing.request import noised, noises, part_plan, split, stream_beside
 from dpmrt.runtime.pipeline import Pipeline
 from dpmrt.solvers_np import SOLVERS, StepPlan
 from dpmrt.solvers_np.options import one_of
@@ -60,15 +60,14 @@ def inpaint(
     if known_noise is None:
         known_noise = "fixed" if repaint is None else "fresh"
     one_of("known_noise", known_noise, ("fixed", "fresh"))
-    fresh = plan.calls - 1 if known_noise == "fresh" else 0
-    drawn = noises(seed, x0.shape, x_T, noise, plan.draws + fresh)
+    drawn = noises(seed, x0.shape, x_T, noise, plan.draws)
     start = noised(x0, drawn.first, plan.start) if strength != 1 else drawn.first * np.float32(plan.init_scale)
-    region = KnownRegion(x0, painted, drawn.first if known_noise == "fixed" else drawn.later)
+    region = KnownRegion(x0, painted, drawn.first if known_noise == "fixed" else stream_beside(seed))
     return pipeline.sample(
         len(x0),
         plan=plan,
         start=start,
-        noise=drawn.later if plan.stochastic else (noise if known_noise == "fixed" else None),
+        noise=drawn.later if plan.stochastic else noise,
         hooks=[*parts.hooks, region],
         **parts.sampling,
     )

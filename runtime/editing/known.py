@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dpmrt.errors import OptionError
 from dpmrt.runtime.editing.arrays import Floats
 from dpmrt.solvers_np import Hook, NoiseSource, RunView, StateView
@@ -60,5 +62,5 @@ class KnownRegion(Hook):
 
     def _at(self, level: Pair, step: StateView) -> Any:
         kind = step.x.dtype.type
-        noise = self._fixed if self._fixed is not None else step.xp.asarray(self._draw(), dtype=step.x.dtype)
+        noise = self._fixed if self._fixed is not None else step.xp.asarray(np.asarray(self._draw(), step.x.dtype))
         return kind(level[0]) * self._image + kind(level[1]) * noise

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from dpmrt.errors import OptionError
 from dpmrt.runtime.drivers import find_driver
 from dpmrt.runtime.editing.arrays import Floats, check_noise_like
@@ -17,6 +19,10 @@ from dpmrt.solvers_np.noise import as_source
 
 #: arguments of Pipeline.sample that an editing function settles itself
 _SETTLED = frozenset({"x_T", "start", "shape", "plan", "batch", "seed", "steps", "solver", "noise"})
+
+
+#: turns a seed into that of the stream beside
+_APART = 0x5BF03635
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def refuse_driver(solver: object) -> None:
 
 @dataclass(frozen=True)
 class Noises:
-    """The initial noise, and the source of what is drawn later, by the plan and by hooks."""
+    """The initial noise, and the source of what the plan draws later."""
 
     first: Floats
     later: NoiseSource
@@ -71,6 +77,17 @@ def noises(seed: int | Sequence[int], shape: tuple[int, ...], x_T: Any, noise: A
     stream = make_noise("torch-cpu", seed)
     first = stream.normal(shape) if x_T is None else check_noise_like(x_T, shape)
     return Noises(first, stream if noise is None else as_source(noise, shape, draws))
+
+
+def stream_beside(seed: int | Sequence[int]) -> NoiseSource:
+    """Return the source of what a hook draws.
+
+    It is a stream apart from the plan's: a device draws the plan's noise ahead of the run, and numbers must not
+    depend on that.
+    """
+    if isinstance(seed, (list, tuple, np.ndarray)):
+        return make_noise("torch-cpu", [int(each) ^ _APART for each in seed])
+    return make_noise("torch-cpu", int(seed) ^ _APART)  # type: ignore[call-overload]
 
 
 def noised(x0: Floats, z: Floats, level: tuple[float, float]) -> Floats:

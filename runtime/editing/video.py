@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,11 +106,12 @@ class TemporalSmoothing(Hook):
             return  # no noise left: the output has no part in x0
         kind = call.raw.dtype.type
         x0 = kind(state) * call.x + kind(raw) * call.raw
-        call.raw = call.raw + (self._smoothed(x0, call.xp) - x0) / kind(raw)
+        call.raw = call.raw + (self._smoothed(x0) - x0) / kind(raw)
 
-    def _smoothed(self, x0: Any, xp: Any) -> Any:
-        last = xp.moveaxis(x0, self._axis, -1)
-        return xp.moveaxis(xp.matmul(last, self._weights.T), -1, self._axis)
+    def _smoothed(self, x0: Any) -> Any:
+        shape = tuple(x0.shape)
+        behind = math.prod(shape[self._axis + 1 :])
+        return (self._weights @ x0.reshape(-1, shape[self._axis], behind)).reshape(shape)
 
 
 def _axis(axis: int, count: int) -> int:

@@ -225,7 +225,7 @@ def test_what_is_no_picture_is_refused_as_one_before_the_network_runs(
     tmp_path: Path, shape: tuple[int, ...], axis: int
 ) -> None:
     root = write_conditioned(tmp_path / "bundle", sample=("batch", *shape), axis=axis)
-    refused(run("sample", root, "-o", tmp_path / "a.png"), "are no pictures", str(shape), "-o samples.npy")
+    refused(run("sample", root, "-o", tmp_path / "a.png"), "are no pictures", str(shape[-3:]), "-o samples.npy")
     assert run("sample", root, "-o", tmp_path / "a.npy", "-n", 2).exit_code == 0
     assert np.load(tmp_path / "a.npy").shape == (2, *shape)
 
