@@ -87,7 +87,7 @@ def stream_beside(seed: int | Sequence[int]) -> NoiseSource:
     """
     if isinstance(seed, (list, tuple, np.ndarray)):
         return make_noise("torch-cpu", [int(each) ^ _APART for each in seed])
-    return make_noise("torch-cpu", int(seed) ^ _APART)  # type: ignore[call-overload]
+    return make_noise("torch-cpu", int(seed) ^ _APART)  # type: ignore[arg-type]
 
 
 def noised(x0: Floats, z: Floats, level: tuple[float, float]) -> Floats:
