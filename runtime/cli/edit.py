@@ -27,7 +27,7 @@ from dpmrt.runtime.cli.options import (
     settle_batch,
 )
 from dpmrt.runtime.cli.outputs import check_kind, check_places, check_samples, write_samples
-from dpmrt.runtime.cli.running import check_engine, opened, parse_pair, report, watched
+from dpmrt.runtime.cli.running import check_engine, opened, parse_pair, say, watched
 
 _STRENGTH = 0.6
 
@@ -163,4 +163,4 @@ def command(
         seconds = time.perf_counter() - started
         write_samples(pipeline, out, edited, grid, scale, fps)
         course.write(pipeline, grid, scale)
-    report(out, counted(count, "sample"), calls.made, seconds, quiet)
+    say(out, counted(count, "sample"), calls.made, seconds, quiet)

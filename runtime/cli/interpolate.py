@@ -32,7 +32,7 @@ from dpmrt.runtime.cli.outputs import (
     write_frames,
     write_samples,
 )
-from dpmrt.runtime.cli.running import check_engine, opened, report, watched
+from dpmrt.runtime.cli.running import check_engine, opened, say, watched
 from dpmrt.runtime.cli.values import parse_shape
 
 
@@ -152,4 +152,4 @@ def command(
             write_frames(pipeline, out, way[:, None], grid, scale, fps)
         else:
             write_samples(pipeline, out, way, frames if grid is None else grid, scale)
-    report(out, counted(frames, "frame"), calls.made, seconds, quiet)
+    say(out, counted(frames, "frame"), calls.made, seconds, quiet)

@@ -25,7 +25,7 @@ from dpmrt.runtime.cli.options import (
     settle_batch,
 )
 from dpmrt.runtime.cli.outputs import check_kind, check_places, check_samples, write_samples
-from dpmrt.runtime.cli.running import check_engine, opened, report, watched
+from dpmrt.runtime.cli.running import check_engine, opened, say, watched
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,4 +146,4 @@ def command(
         write_array(out, noise)
         if reconstruct is not None:
             write_samples(pipeline, reconstruct, found.images, grid, scale)
-    report(out, counted(count, "noise"), calls.made, seconds, quiet, *error)
+    say(out, counted(count, "noise"), calls.made, seconds, quiet, *error)

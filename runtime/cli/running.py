@@ -68,7 +68,7 @@ def watched(label: str, total: int | None, progress: bool | None, quiet: bool) -
         yield Calls(advance)
 
 
-def report(out: Path, what: str, calls: int, seconds: float, quiet: bool, *more: str) -> None:
+def say(out: Path, what: str, calls: int, seconds: float, quiet: bool, *more: str) -> None:
     """Say what was written."""
     if not quiet:
         said = ", ".join([what, counted(calls, "network call"), *more, f"{seconds:.2f} s"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
-from dpmrt.errors import OptionError
 from dpmrt.runtime.cli.arrays import parse_files, read_arrays, read_noise
 from dpmrt.runtime.cli.course import CLIP, Clip, Course
 from dpmrt.runtime.cli.options import (
@@ -27,7 +27,7 @@ from dpmrt.runtime.cli.options import (
     settle_batch,
 )
 from dpmrt.runtime.cli.outputs import check_kind, check_places, check_samples, write_samples
-from dpmrt.runtime.cli.running import check_engine, opened, report, watched
+from dpmrt.runtime.cli.running import check_engine, opened, say, watched
 from dpmrt.runtime.cli.values import parse_shape
 
 
@@ -45,6 +45,7 @@ from dpmrt.runtime.cli.values import parse_shape
 @click.option("--plan", "plan_file", type=FILE, help="Follow the plan that --save-plan wrote.")
 @click.option("--noise", type=FILE, help="Start from this array (.npy) instead of the seed.")
 @click.option("--save-plan", type=FILE, help="Write the plan that was followed to this file.")
+@click.option("--report", type=FILE, help="Write what a solver without a grid did, .json, .png.")
 @SHEET
 @FRAMES
 @CLIP
@@ -65,6 +66,7 @@ def command(
     plan_file: Path | None,
     noise: Path | None,
     save_plan: Path | None,
+    report: Path | None,
     grid: int | None,
     scale: int | None,
     frames: Path | None,
@@ -88,6 +90,7 @@ def command(
       dpmrt sample digits -o samples.npy --batch 64 --steps 10 --solver dpmsolver++ --option grid=karras
       dpmrt sample bundles/cifar -o cifar.png --steps 20 --option eta=1
       dpmrt sample digits -o a.png --steps 12 --save-plan a.plan
+      dpmrt sample digits -o a.png --solver dpm-solver-23 --option rtol=0.01 --report a.json
       dpmrt sample digits -o a.png --label 3 --frames course.apng
       dpmrt sample bundles/sdxl -o latents.npy --shape 4,64,96 --condition encoder_hidden_states=text.npy \\
         --condition text_embeds=pooled.npy --condition time_ids=sizes.npy \\
@@ -100,21 +103,25 @@ def command(
     chosen = parse_options(options)
     sizes = parse_shape(shape)
     files = {"--condition": parse_files("--condition", conditions), "--negative": parse_files("--negative", negative)}
-    for path in (out, save_plan, frames):
+    for path in (out, save_plan, report, frames):
         if path is not None:
             check_writable(path)
 
     from dpmrt.runtime.bundle import find_bundle
-    from dpmrt.runtime.drivers import find_driver
+    from dpmrt.runtime.cli.report import check_report, reporting
+    from dpmrt.runtime.drivers import find_driver, refuse_given
     from dpmrt.runtime.images import check_layout
     from dpmrt.runtime.request import check_batch
     from dpmrt.solvers_np import StepPlan
 
     check_layout(grid, scale)
     check_engine(engine)
+    driven = find_driver(solver) is not None
+    check_report(report, solver, driven)
     read: dict[str, Path | None] = {"--plan": plan_file, "--noise": noise}
     read |= {f"{flag} {name}": path for flag, named in files.items() for name, path in named.items()}
-    check_places({"--out": out, "--save-plan": save_plan, "--frames": frames}, read, find_bundle(bundle))
+    written = {"--out": out, "--save-plan": save_plan, "--report": report, "--frames": frames}
+    check_places(written, read, find_bundle(bundle))
     x_T = None if noise is None else read_noise(noise)
     given, away = (read_arrays(flag, named) for flag, named in files.items())
     with opened(bundle, engine, threads, engine_pairs, quiet) as pipeline:
@@ -122,38 +129,38 @@ def command(
         labels = parse_labels(label, pipeline.bundle.classes)
         batch = check_batch(settle_batch(batch, labels, x_T, given), sizes)
         check_samples(pipeline, out, batch, sizes, grid, scale)
-        driven = solver is not None and find_driver(solver) is not None
         plan: StepPlan | None = None
-        if plan_file is None and not driven:
+        if driven:
+            refuse_given(steps=steps, plan=plan_file, save_plan=save_plan, frames=frames, smooth=smooth)
+        elif plan_file is None:
             plan, chosen = pipeline.plan(steps, solver, **chosen), {}
         else:
-            plan = None if plan_file is None else StepPlan.load(plan_file)
-            chosen = {"steps": steps, "solver": solver, **chosen}
-        if driven and save_plan is not None:
-            raise OptionError(
-                f"{solver} follows no plan that could be saved", got="--save-plan", fix="leave out --save-plan"
-            )
+            plan, chosen = StepPlan.load(plan_file), {"steps": steps, "solver": solver, **chosen}
         x_T = clip.noise(pipeline, x_T, batch, sizes, seed)
         hooks = [*clip.hooks(pipeline, sizes), *course.hooks(pipeline, plan, batch, sizes, grid, scale)]
         started = time.perf_counter()
         with watched("sampling", None if plan is None else plan.calls, progress, quiet) as calls:
-            samples = pipeline.sample(
-                batch,
-                seed=seed,
-                guidance=guidance,
-                plan=plan,
-                x_T=x_T,
-                shape=sizes,
-                conditions=given,
-                negative=away,
-                callback=calls,
-                hooks=hooks,
-                label=cycled(labels, batch),
+            request: dict[str, Any] = {
+                "seed": seed,
+                "guidance": guidance,
+                "x_T": x_T,
+                "shape": sizes,
+                "conditions": given,
+                "negative": away,
+                "callback": calls,
+                "label": cycled(labels, batch),
                 **chosen,
-            )
+            }
+            if solver is not None and driven:
+                with reporting(report) as found:
+                    done = pipeline.drive(batch, solver=solver, **request)
+                    found.append(done.report)
+                samples = done.samples
+            else:
+                samples = pipeline.sample(batch, plan=plan, hooks=hooks, **request)
         seconds = time.perf_counter() - started
         write_samples(pipeline, out, samples, grid, scale, fps)
         course.write(pipeline, grid, scale)
     if plan is not None and save_plan is not None:
         plan.save(save_plan)
-    report(out, counted(batch, "sample"), calls.made, seconds, quiet)
+    say(out, counted(batch, "sample"), calls.made, seconds, quiet)
