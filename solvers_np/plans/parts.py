@@ -45,7 +45,7 @@ def entries(plan: StepPlan) -> list[int]:
     """Return the rows from which a plan may be followed with nothing but the state: the steps of a one-step solver.
 
     >>> from dpmrt.solvers_np import compile_plan
-    >>> entries(compile_plan("heun", "linear", 4)), entries(compile_plan("unipc", "linear", 4))
+    >>> entries(compile_plan("heun", "linear", 4)), entries(compile_plan("lms", "linear", 4))
     ([0, 2, 4, 6], [0])
     """
     found: list[int] = []
