@@ -15,9 +15,9 @@ from dpmrt.engines.onnx_external import external_locations
 from dpmrt.engines.schema import MAX_LABEL, MAX_STEPS, Axis, FileRecord, Manifest, Network
 from dpmrt.errors import BundleError, IntegrityError, ManifestError
 
-FORMAT_VERSION = 2
-#: what this dpmrt reads; version 1 had no axes, no precision and no classifier
-READ_VERSIONS = (1, 2)
+FORMAT_VERSION = 3
+#: what this dpmrt reads; version 1 had no axes, no precision and no classifier, version 2 no statistic
+READ_VERSIONS = (1, 2, 3)
 MANIFEST_NAME = "dpmrt.json"
 
 _EXPORT_AGAIN = "export the network again: dpmrt export SOURCE -o BUNDLE"
@@ -166,6 +166,8 @@ def _used_paths(manifest: Manifest) -> Iterator[tuple[str, str]]:
         if network.precision.emulated is not None:
             yield f"{field}.precision.emulated", network.precision.emulated
     yield "scheduler", manifest.scheduler
+    if manifest.eps_power is not None:
+        yield "eps_power", manifest.eps_power
 
 
 def _check_inside(bundle: Path, field: str, name: str) -> None:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from dpmrt.runtime.bench.run import bench_bundle as bench_bundle
     from dpmrt.runtime.bundle import OpenBundle as OpenBundle
     from dpmrt.runtime.bundle import open_bundle as open_bundle
+    from dpmrt.runtime.calibration.calibrate import calibrate as calibrate
     from dpmrt.runtime.editing.files import read_image as read_image
     from dpmrt.runtime.editing.files import read_mask as read_mask
     from dpmrt.runtime.editing.image_to_image import image_to_image as image_to_image
@@ -27,6 +28,7 @@ __all__ = [
     "Recorder",
     "TemporalSmoothing",
     "bench_bundle",
+    "calibrate",
     "consistent_noise",
     "image_to_image",
     "inpaint",
@@ -55,6 +57,7 @@ _HOMES = {
     "reconstruct": "editing.inversion",
     "read_image": "editing.files",
     "read_mask": "editing.files",
+    "calibrate": "calibration.calibrate",
 }
 
 

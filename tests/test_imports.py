@@ -114,3 +114,18 @@ def test_sampling_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_the_list_of_commands_loads_nothing_heavy() -> None:
     code = "import dpmrt.runtime.cli as cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass"
     assert not (HEAVY | {"numpy", "onnxruntime", "PIL", "rich"}) & _loaded(code)
+
+
+def test_calibrating_loads_nothing_heavy(tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "tests/runtime"))
+    try:
+        from tiny_bundles import write_bundle
+    finally:
+        sys.path.pop(0)
+    code = (
+        "import sys, numpy as np, dpmrt.runtime\n"
+        "dpmrt.runtime.calibrate(sys.argv[1], np.zeros((8, 1, 8, 8)), samples=8, steps=5)\n"
+        "with dpmrt.runtime.load(sys.argv[1]) as pipeline:\n"
+        "    pipeline.sample(2, solver='ddpm', steps=3, variance='analytic')\n"
+    )
+    assert not HEAVY & _loaded(code, write_bundle(tmp_path / "bundle"))

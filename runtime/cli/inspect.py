@@ -78,6 +78,8 @@ def _print_bundle(bundle: OpenBundle) -> None:
 
 
 def _facts(bundle: OpenBundle) -> Iterator[Fact]:
+    from dpmrt.runtime.calibration.statistic import describe_statistic
+
     manifest, guidance = bundle.manifest, bundle.manifest.guidance
     yield from network_facts(bundle, manifest.unet)
     yield "prediction", manifest.prediction
@@ -93,6 +95,7 @@ def _facts(bundle: OpenBundle) -> Iterator[Fact]:
     yield "by default", f"{defaults.steps} steps, {defaults.solver or 'the scheduler below'}{chosen}"
     yield "engine auto", engine_auto(bundle)
     yield "verified", last_verification(bundle)
+    yield "analytic variance", describe_statistic(bundle)
 
 
 def _tensors(specs: Iterable[TensorSpec]) -> Iterator[Fact]:
