@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpmrt.errors import ArrayError, OptionError
+from dpmrt.runtime.npy import read_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,22 +30,6 @@ def parse_files(flag: str, texts: Iterable[str]) -> dict[str, Path]:
             raise OptionError(f"{flag} {name} is given twice", got=text, expected="each name once")
         files[name] = Path(file)
     return files
-
-
-def read_array(what: str, path: Path) -> NDArray[Any]:
-    """Return the one array of a .npy file; nothing is unpickled."""
-    import numpy as np
-
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ArrayError(
-            f"{what} cannot be read", got=f"{path}: {error}", expected="an array that numpy.save wrote"
-        ) from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ArrayError(f"{what} is no single array", got=path, expected="one array in a .npy")
-    return array
 
 
 def read_noise(path: Path) -> NDArray[Any]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpmrt.errors import OptionError
-from dpmrt.runtime.cli.arrays import parse_files, read_array, read_arrays
+from dpmrt.runtime.cli.arrays import parse_files, read_arrays
 from dpmrt.runtime.cli.notices import notices
 from dpmrt.runtime.cli.progress import progress_bar
 from dpmrt.runtime.cli.values import parse_pairs
+from dpmrt.runtime.npy import read_array
 
 if TYPE_CHECKING:
     from dpmrt.engines import EpsPower
