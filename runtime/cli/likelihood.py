@@ -12,10 +12,11 @@ import click
 
 from dpmrt.errors import ArrayError, OptionError
 from dpmrt.runtime.cli import UNCHECKED
-from dpmrt.runtime.cli.arrays import parse_files, read_array, read_arrays, write_array
+from dpmrt.runtime.cli.arrays import parse_files, read_arrays, write_array
 from dpmrt.runtime.cli.notices import notices
 from dpmrt.runtime.cli.progress import progress_bar
 from dpmrt.runtime.cli.values import parse_pairs
+from dpmrt.runtime.npy import read_array
 
 if TYPE_CHECKING:
     from dpmrt.runtime.likelihood import Likelihood
