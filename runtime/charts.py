@@ -49,7 +49,7 @@ def draw_schedules(
     ladder = figure.add_subplot(parts[1, :])
     for name, schedule in schedules.items():
         times = np.linspace(schedule.t_min, schedule.t_max, _SHOWN)
-        part = times / schedule.t_max if schedule.t_min >= 0 else np.linspace(0, 1, _SHOWN)
+        part = times / schedule.t_max if 0 <= schedule.t_min < schedule.t_max else np.linspace(0, 1, _SHOWN)
         for axes, values in (
             (signal, schedule.alpha(times)),
             (noise, schedule.sigma(times)),
@@ -100,6 +100,16 @@ def draw_solvers(
     if sheet is not None:
         _draw_samples(figure.add_subplot(parts[1]), sheet, curves)
     figure.savefig(stream, format="png", dpi=110, bbox_inches="tight")
+
+
+def draw_course(stream: BinaryIO, levels: Sequence[float], called: Sequence[int], title: str) -> None:
+    """Draw which noise level an adaptive solver had reached after each network call, a mark for each step."""
+    figure = _figure(figsize=(7, 4))
+    axes = figure.add_subplot()
+    axes.plot(called, np.clip(levels, -_MOST_LAMBDA, _MOST_LAMBDA), "o-", markersize=4, linewidth=1.2)
+    axes.set(title=title, xlabel="network calls", ylabel="lambda = log(alpha / sigma)")
+    axes.grid(alpha=0.3)
+    figure.savefig(stream, format="png", dpi=110)
 
 
 def _sheet(curves: Sequence[Curve], data_range: tuple[float, float], shown: int) -> Any:

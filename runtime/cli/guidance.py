@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dpmrt.errors import OptionError
-from dpmrt.runtime.cli.arrays import read_array
+from dpmrt.runtime.npy import read_array
 
 #: as `Guidance` names them
 _UNITS = ("progress", "time", "sigma")
@@ -69,6 +69,11 @@ class AskedGuidance:
                 "--classifier-label and --classifier-mode need a scale", expected="--classifier-scale 2"
             )
         self.wanted = max(len(numbers or ()) for numbers in (self._scales, self._judged, self._classes))
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """Return what asks for the classifier."""
+        return {"classifier_scale": self._judged}
 
     @property
     def files(self) -> dict[str, Path | None]:
