@@ -33,8 +33,8 @@ types: $(DEV)/.ready
 	@ln -s $(CURDIR)/dpmrt/* $(CURDIR)/solvers_np $(CURDIR)/engines $(CURDIR)/runtime $(CURDIR)/export build/types/dpmrt/
 	cd build/types && $(CURDIR)/$(DEV)/bin/mypy --config-file $(CURDIR)/pyproject.toml -p dpmrt
 
-gpu-test: $(DEV)/.ready
-	$(DEV)/bin/python -m pytest -m gpu
+gpu-test: $(DEV)/.gpu
+	$(DEV)/bin/python -m pytest -m gpu -rs
 
 bench: $(DEV)/.ready
 	$(DEV)/bin/python benchmarks/run_all.py
@@ -45,6 +45,10 @@ clean:
 $(DEMO)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/python $(PIP) -e '.[cpu]'
+	@touch $@
+
+$(DEV)/.gpu: $(DEV)/.ready
+	$(DEV)/bin/python tests/gpu/install.py
 	@touch $@
 
 $(DEV)/.ready: pyproject.toml constraints.txt

@@ -18,6 +18,7 @@ SCRIPTS = (
     "cold_start.py",
     "quality.py",
     "half_precision.py",
+    "adaptive.py",
 )
 
 

@@ -6,6 +6,8 @@ as it is. The four parts stay available as attributes.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DpmrtError(Exception):
     """Base of every error that dpmrt raises on purpose.
@@ -87,3 +89,35 @@ class VerificationError(DpmrtError):
 
 class SamplingCancelled(DpmrtError):
     """Sampling was stopped by its callback."""
+
+
+class PartialError(DpmrtError):
+    """A run that ended before its end: `samples` is the state at the time `t`, `report` how it came there."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        samples: Any,
+        t: float,
+        report: Any,
+        got: object = None,
+        expected: object = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(what, got=got, expected=expected, fix=fix)
+        self.samples = samples
+        self.t = t
+        self.report = report
+
+
+class BudgetError(PartialError, RuntimeError):
+    """The network calls that a run was allowed did not suffice."""
+
+
+class ToleranceError(PartialError, ArithmeticError):
+    """A tolerance that cannot be met."""
+
+
+class DivergedError(PartialError, NonFiniteError):
+    """NaN or infinity that came up in a run."""

@@ -1,6 +1,19 @@
-"""`python -m dpmrt.runtime`: the command line, for where the script `dpmrt` is not on the path."""
+"""`python -m dpmrt.runtime`, and what the script `dpmrt` calls: the command line."""
 
-from dpmrt.runtime.cli import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Import the command line and run it; a Ctrl-C is answered in one line from the first moment on."""
+    try:
+        from dpmrt.runtime.cli import main as command
+    except KeyboardInterrupt:
+        print("\ncancelled", file=sys.stderr)
+        sys.exit(130)
+    command(prog_name="dpmrt")
+
 
 if __name__ == "__main__":
-    main(prog_name="dpmrt")
+    main()

@@ -1,4 +1,4 @@
-"""Pictures of schedules, grids and solvers, drawn with matplotlib where it is installed."""
+"""Pictures of schedules, grids, solvers and adaptive runs, drawn with matplotlib where it is installed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from dpmrt.runtime.images import to_uint8
 
 if TYPE_CHECKING:
     from dpmrt.runtime.comparison import Curve
-    from dpmrt.solvers_np import Grid, NoiseSchedule
+    from dpmrt.solvers_np import AdaptiveReport, Grid, NoiseSchedule
 
 _SHOWN = 401
 _MOST_LAMBDA = 12.0
+#: errors are not drawn below this
+_LEAST_ERROR = 1e-6
+#: marker and colour by what became of a step
+_OUTCOMES = {"accepted": ("o", "tab:blue"), "forced": ("^", "tab:orange"), "rejected": ("x", "tab:red")}
 #: inches of the axes below which samples are drawn
 _WIDE = 9.0
 
@@ -45,7 +49,7 @@ def draw_schedules(
     ladder = figure.add_subplot(parts[1, :])
     for name, schedule in schedules.items():
         times = np.linspace(schedule.t_min, schedule.t_max, _SHOWN)
-        part = times / schedule.t_max if schedule.t_min >= 0 else np.linspace(0, 1, _SHOWN)
+        part = times / schedule.t_max if 0 <= schedule.t_min < schedule.t_max else np.linspace(0, 1, _SHOWN)
         for axes, values in (
             (signal, schedule.alpha(times)),
             (noise, schedule.sigma(times)),
@@ -131,3 +135,31 @@ def _strip(samples: Any, data_range: tuple[float, float]) -> Any:
     """Return samples side by side, as bytes of three channels."""
     pixels = np.repeat(to_uint8(samples, data_range), 3 // samples.shape[1], axis=1)
     return np.concatenate(list(pixels.transpose(0, 2, 3, 1)), axis=1)
+
+
+def draw_adaptive(stream: BinaryIO, report: AdaptiveReport) -> None:
+    """Draw size and error of each step that an adaptive run tried, over lambda, marked by what became of it."""
+    figure = _figure(figsize=(9.0, 6.2))
+    sizes, errors = figure.subplots(2, 1, sharex=True)
+    for order in sorted(set(report.order.tolist())):
+        for outcome, (marker, color) in _OUTCOMES.items():
+            chosen = (report.order == order) & (report.outcome == outcome)
+            if not chosen.any():
+                continue
+            start, h, error = report.lambda_[chosen], report.h[chosen], report.error[chosen]
+            face = color if order == report.order.max() else "white"
+            look = {"color": color, "marker": marker, "markerfacecolor": face, "linestyle": "none", "markersize": 5}
+            sizes.plot(start, np.abs(h), label=f"{outcome}, order {order}", **look)
+            if outcome != "rejected":
+                sizes.hlines(np.abs(h), np.minimum(start, start + h), np.maximum(start, start + h), color=color)
+            errors.plot(start, np.maximum(error, _LEAST_ERROR), **look)
+    errors.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
+    for axes, label in ((sizes, "step in lambda"), (errors, "error (1: the tolerance)")):
+        axes.set_yscale("log")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    errors.set_xlabel("lambda = log(alpha / sigma), where the step starts: noise on the left, data on the right")
+    sizes.set_title(report.summary())
+    if report.trials:
+        sizes.legend(fontsize=8)
+    figure.savefig(stream, format="png", dpi=110, bbox_inches="tight")

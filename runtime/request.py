@@ -68,8 +68,11 @@ def check_schedule(plan: StepPlan, schedule: NoiseSchedule, *, fix: str) -> None
     first, last = schedule.t_range
     near = 1.0 if schedule.train_steps is not None else _NEAR * (last - first)
     rises = plan.end[1] * plan.start[0] > plan.end[0] * plan.start[1]
+    # SMLD's times run against the noise
+    forward = schedule.t_min <= schedule.t_max
+    near = near if forward else -near
     # a step that encodes may ask the network at the time where it ends, and the first may start from data
-    reached = np.append(first, t[:-1]) if rises else t
+    reached = np.append(first if forward else last, t[:-1]) if rises else t
     top = schedule.lambda_(np.clip(reached - near, first, last)) + _LAMBDA_SLACK
     bottom = schedule.lambda_(np.clip(t + near, first, last)) - _LAMBDA_SLACK
     known = (t >= first) & (t <= last)

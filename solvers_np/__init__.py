@@ -1,5 +1,6 @@
 """Samplers as data: schedules, grids and solvers that compile to a StepPlan, and the executor that runs it."""
 
+from dpmrt.solvers_np.adaptive import ADAPTIVE, Adaptive, AdaptiveOptions, AdaptiveReport, run_adaptive
 from dpmrt.solvers_np.compile import compile_plan
 from dpmrt.solvers_np.execution.events import Callback, StepEvent
 from dpmrt.solvers_np.execution.executor import BindableModel, Executor, run_plan
@@ -27,7 +28,14 @@ from dpmrt.solvers_np.noise import (
     make_noise,
     randn,
 )
-from dpmrt.solvers_np.plans.instructions import Clip, Discard, DynamicThreshold, LearnedRange, LearnedVariance
+from dpmrt.solvers_np.plans.instructions import (
+    Clip,
+    Discard,
+    DynamicThreshold,
+    Langevin,
+    LearnedRange,
+    LearnedVariance,
+)
 from dpmrt.solvers_np.plans.mix import Mix
 from dpmrt.solvers_np.plans.plan import StepPlan
 from dpmrt.solvers_np.plans.rows import RowList
@@ -39,6 +47,10 @@ from dpmrt.solvers_np.solver import Case, Solver
 from dpmrt.solvers_np.solvers import SOLVERS
 
 __all__ = [
+    "ADAPTIVE",
+    "Adaptive",
+    "AdaptiveOptions",
+    "AdaptiveReport",
     "BindableModel",
     "BrownianPath",
     "CallView",
@@ -53,6 +65,7 @@ __all__ = [
     "Grid",
     "Hook",
     "IntervalNoise",
+    "Langevin",
     "LearnedRange",
     "LearnedVariance",
     "Level",
@@ -83,6 +96,7 @@ __all__ = [
     "plan_from_diffusers",
     "prediction_from_diffusers",
     "randn",
+    "run_adaptive",
     "run_plan",
     "sampler_called",
     "schedule_from_diffusers",

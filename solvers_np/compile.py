@@ -18,6 +18,7 @@ from dpmrt.solvers_np.plans.plan import StepPlan
 from dpmrt.solvers_np.prediction import PREDICTIONS, perfect_output
 from dpmrt.solvers_np.schedules.named import make_schedule
 from dpmrt.solvers_np.schedules.schedule import NoiseSchedule
+from dpmrt.solvers_np.solver import Solver
 from dpmrt.solvers_np.solvers import SOLVERS
 
 MAX_STEPS = 10_000
@@ -35,8 +36,8 @@ def compile_plan(
     """Compile a sampler. `options` are the solver's and the grid's own; a name neither has is refused.
 
     `solver` is a name of SOLVERS, or one that k-diffusion's users know. Such a name may settle options and the grid;
-    what is given here goes first. Without a grid it is "trailing"; in continuous time "logsnr", or, where no signal
-    is left at the start, "uniform" down to no noise.
+    what is given here goes first. Without a grid it is "trailing"; in continuous time the solver's own, or
+    "logsnr", or, where no signal is left at the start, "uniform" down to no noise.
 
     >>> plan = compile_plan("DPM++ 2M Karras", "linear", 20)
     >>> plan.calls, plan.meta["solver"], plan.meta["grid"]
@@ -52,7 +53,7 @@ def compile_plan(
     steps = whole("steps", steps, 1, MAX_STEPS)
     schedule = schedule if isinstance(schedule, NoiseSchedule) else make_schedule(schedule)
     if grid is None:
-        grid, usual = _usual_grid(schedule)
+        grid, usual = _usual_grid(schedule, found)
         options = {**usual, **options}
     for_grid, for_solver = _split(solver, grid, options)
     name = grid if isinstance(grid, str) else "given"
@@ -75,9 +76,11 @@ def compile_plan(
     return dataclasses.replace(plan, meta=meta)
 
 
-def _usual_grid(schedule: NoiseSchedule) -> tuple[str, dict[str, str]]:
+def _usual_grid(schedule: NoiseSchedule, solver: Solver) -> tuple[str, Mapping[str, Any]]:
     if schedule.train_steps is not None:
         return "trailing", {}
+    if solver.usual_grid is not None:
+        return solver.usual_grid
     if schedule.alpha(schedule.t_max) > 0:
         return "logsnr", {}
     return "uniform", {"final": "zero"}

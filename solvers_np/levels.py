@@ -45,6 +45,18 @@ class Level(NamedTuple):
         return self.sigma**2 / (self.alpha**2 + self.sigma**2)
 
 
+class Rates(NamedTuple):
+    """The SDE dx = drift x du + sqrt(diffusion) dw that a schedule's levels follow, at one or at many times.
+
+    `clock` is its time u, which rises with the noise; it need not be the network's. With d/du written as ',
+    drift = alpha' / alpha and diffusion = (sigma^2)' - 2 drift sigma^2.
+    """
+
+    clock: Floats
+    drift: Floats
+    diffusion: Floats
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Levels:
     """Levels as columns, one row after another."""

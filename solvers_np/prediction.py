@@ -67,6 +67,21 @@ def to_eps(prediction: str, level: Level) -> Pair:
     )
 
 
+def to_score(prediction: str, level: Level) -> Pair:
+    """Return weights of (state, raw output) that make the score of the state, -eps / sigma."""
+    if level.sigma == 0:
+        raise OptionError(
+            "there is no score where no noise is left",
+            got=f"sigma = 0 at t = {level.t:g}",
+            expected="a network call at a time with some noise",
+            fix="end the grid before it: final='zero' calls the network last at the lowest noise above 0",
+        )
+    if prediction == "score":
+        return 0.0, level.in_scale
+    state, raw = to_eps(prediction, level)
+    return 0.0 - state / level.sigma, -raw / level.sigma
+
+
 def x0_to_eps(level: Level) -> Pair:
     """Return weights of (state, x0) that make eps."""
     return to_eps("sample", level)

@@ -27,7 +27,8 @@ class Solver:
     """`make(grid, prediction, *, options)` returns the plan; `cases` are written once for tests, table and timing.
 
     `calls` says how often the network is asked in a step, `noise` whether noise is added ("no", "yes", or the option
-    that adds it), `exact` whether a network that knows x0 is led to exactly x0.
+    that adds it), `exact` whether a network that knows x0 is led to exactly x0, `usual_grid` what a run in continuous
+    time has if no grid is named.
     """
 
     make: Callable[..., StepPlan]
@@ -37,6 +38,7 @@ class Solver:
     noise: str = "no"
     diffusers: tuple[str, ...] = ()
     exact: bool = True
+    usual_grid: tuple[str, Mapping[str, Any]] | None = None
 
     def __call__(self, *args: Any, **options: Any) -> StepPlan:
         """Write the plan."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import torch
 
 from dpmrt.engines import NEGATIVE, Axis, Manifest
@@ -31,14 +32,23 @@ class Case:
 
 
 def make_cases(
-    manifest: Manifest, interface: Interface, *, seed: int, last_time: float, guidance: float | None
+    manifest: Manifest,
+    interface: Interface,
+    *,
+    seed: int,
+    last_time: float,
+    guidance: float | None,
+    sizes: Mapping[str, int] | None = None,
 ) -> list[Case]:
-    """Return the calls: at the first shape all four times, at each other shape two calls with rows of several."""
+    """Return the calls: at the first shape all four times, at each other shape two calls with rows of several.
+
+    `sizes` are those of the samples to be made, for axes whose usual sizes they are not.
+    """
     times: tuple[float, ...] = (0.0, _FRACTION, float(int(last_time / 2)), last_time)
     time = manifest.unet.input("timestep")
     if time is not None and "int" in time.dtype:
         times = tuple(float(round(t)) for t in times)
-    first, *others = case_shapes(interface)
+    first, *others = case_shapes(interface, sizes)
     plan = [(first, start) for start in range(len(times))] + [(shape, s) for shape in others for s in (1, 3)]
     return [
         _case(manifest, interface, shape, times[start:] + times[:start], (seed + number) % _SEEDS, guidance)
@@ -46,16 +56,18 @@ def make_cases(
     ]
 
 
-def case_shapes(interface: Interface) -> list[dict[str, int]]:
+def case_shapes(interface: Interface, sizes: Mapping[str, int] | None = None) -> list[dict[str, int]]:
     """Return sizes of the open axes: batches of 1 and 3 at the usual size, and each other axis at another size."""
-    usual = interface.sizes()
+    usual = {**interface.sizes(), **(sizes or {})}
     if "batch" not in usual:
         shapes = [usual]
     else:
         taken = [batch for batch in _BATCHES if interface.axes["batch"].axis.takes(batch)]
         shapes = [{**usual, "batch": batch} for batch in taken or [usual["batch"]]]
     for name, entry in interface.axes.items():
-        if name != "batch" and (size := another_size(entry.axis)) is not None:
+        if name == "batch":
+            continue
+        if (size := another_size(msgspec.structs.replace(entry.axis, opt=usual[name]))) is not None:
             shapes.append({**shapes[0], name: size})
     return shapes
 

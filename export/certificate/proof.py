@@ -136,7 +136,7 @@ def _expected(
     source = find()
     sizes = sizes_of_shape(source.interface, shape)
     last = float(int(scheduler.get("num_train_timesteps", _TRAIN_TIMES)) - 1)
-    cases = make_cases(manifest, source.interface, seed=seed, last_time=last, guidance=guidance)
+    cases = make_cases(manifest, source.interface, seed=seed, last_time=last, guidance=guidance, sizes=sizes)
     condition = make_condition(manifest, source.interface, batch=batch, seed=seed, guidance=guidance, sizes=sizes)
     outputs = run_calls(source, manifest, cases, lambda done, total: tell(f"torch: {CALLS}", done, total))
     trajectory = sample_with_torch(

@@ -28,7 +28,7 @@ _SWITCHES = ("refit", "strip_weights", "weight_streaming", "version_compatible")
 @click.option(
     "--target",
     metavar="WHERE",
-    help="device: this GPU; portable: any; sm89,sm120: these.  [default: device with TensorRT, else portable]",
+    help="device: this GPU; portable: any; sm89,sm120: these.  [default: device, or portable with RTX]",
 )
 @click.option("--engines", type=click.Path(path_type=Path), help="Folder of engines.  [default: BUNDLE/engines]")
 @click.option("--minShapes", "mins", multiple=True, metavar="SHAPES", help="Smallest: INPUT:1x4x64x64,…; repeatable.")

@@ -11,6 +11,7 @@ _KNOWN: tuple[tuple[str, str], ...] = (
     ("requires bigger workspace", "a larger --memPoolSize=workspace:MiB, or none"),
     ("for Turing", "leave sm75 out of --target"),
     ("CUDA driver version is insufficient", "a newer NVIDIA driver, or --target portable where there is no GPU"),
+    ("CUDA initialization failure", "a driver as new as TensorRT's CUDA, or the TensorRT for its CUDA: dpmrt doctor"),
     ("CUDA_SUCCESS", "build where there is a GPU, or without --refit and --stripWeights"),
     ("libnvinfer_lean", "leave --versionCompatible out"),
     ("out of memory", "free memory, or limit it with --memPoolSize=workspace:MiB"),
@@ -31,6 +32,21 @@ _LAYER = re.compile(
     r"(?:Could not find any implementation for node|Cannot compile operation|layer|node|LayerImpl|Exception in)"
     r"\s*[\[{'\"]*([A-Za-z_/][\w/.:+-]*)"
 )
+#: what the library adds to any complaint on a machine without a driver
+_ASIDE = re.compile(
+    r"\s*(?:\[checkMacros\.cpp::catchCudaError[^\]]*\])?\s*"
+    r"Error Code 1: Cuda Runtime \(In catchCudaError[^()]*\(cudaError 35:[^()]*\)\)"
+)
+
+
+def own_words(text: str) -> str:
+    """Return a message of the builder without what it adds for want of a driver, if anything else is in it.
+
+    >>> own_words("node a: bad [checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError "
+    ...           "at checkMacros.cpp:250 (cudaError 35: CUDA driver version is insufficient))")
+    'node a: bad'
+    """
+    return _ASIDE.sub("", text).strip() or text
 
 
 def failing_layer(lines: Iterable[str]) -> str | None:

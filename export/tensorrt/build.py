@@ -69,7 +69,7 @@ def build_engine(
     texts like trtexec's, one for each profile. `progress` gets the builder's phases, `say` a line when there is
     something to know. Nothing half-built is left, however the call ends.
 
-        build_engine("digits", engines="out", target="portable", max_shapes=["sample:16x1x16x16"])
+        build_engine("digits", engines="out", min_shapes=["sample:1x1x16x16"], max_shapes=["sample:16x1x16x16"])
     """
     ready = prepare(
         bundle,

@@ -74,7 +74,7 @@ def _build(job: Job, send: _Sender) -> Message:
     if trt.library != request.library:
         raise RuntimeError(f"{trt.library} is loaded, and the request is for {request.library}")
     logger = _make_logger(trt.module, Path(job.log))
-    builder = trt.module.Builder(logger)
+    builder = _make_builder(trt, logger)
     start = time.perf_counter()
     send(Started("Parsing the graph", None, 1))
     network, parser = parse_network(trt, builder, logger, Path(job.graph))
@@ -102,6 +102,14 @@ def _build(job: Job, send: _Sender) -> Message:
     send(Finished("Writing the plan"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Built(inputs, outputs, layers, round(parsed - start, 3), round(built - parsed, 3), peak)
+
+
+def _make_builder(trt: TensorRT, logger: Any) -> Any:
+    try:
+        return trt.module.Builder(logger)
+    except TypeError as error:
+        # So pybind11 says that the library gave nothing; why, only the library's log tells.
+        raise RuntimeError("\n".join(logger.errors) or str(error)) from error
 
 
 def _write(path: Path, plan: memoryview) -> None:

@@ -54,7 +54,10 @@ def parse_pools(texts: Iterable[str]) -> dict[str, int]:
             count = 0
         if not 1 <= count < 1 << 63:
             raise OptionError(
-                "--memPoolSize is no size", got=part, expected="POOL:MiB, or with a unit: 512K, 300M, 2G"
+                "--memPoolSize is no size",
+                got=part,
+                expected="POOL:MiB, or with a unit: 512K, 300M, 2G",
+                fix=f"--memPoolSize={name}:1024",
             )
     return pools
 
@@ -67,7 +70,12 @@ def parse_level(text: str) -> Compatibility:
     """
     level = LEVELS.get(text.lower().replace("_plus", "+").replace("_", ""))
     if level is None:
-        raise OptionError("unknown --hardwareCompatibilityLevel", got=text, expected=", ".join(LEVELS))
+        raise OptionError(
+            "unknown --hardwareCompatibilityLevel",
+            got=text,
+            expected=", ".join(LEVELS),
+            fix="--hardwareCompatibilityLevel=ampere+",
+        )
     return level
 
 
@@ -76,7 +84,12 @@ def check_flags(flags: Flags, trt: TensorRT, *, gpu: bool, timing_cache: bool = 
     level = flags.optimization_level
     if level is not None and not 0 <= level <= MAX_LEVEL:
         # TensorRT-RTX takes any number without a word, so that it has to be refused here.
-        raise OptionError("--builderOptimizationLevel is out of range", got=level, expected=f"0 to {MAX_LEVEL}")
+        raise OptionError(
+            "--builderOptimizationLevel is out of range",
+            got=level,
+            expected=f"0 to {MAX_LEVEL}",
+            fix="--builderOptimizationLevel=3",
+        )
     refused = list(_refused(flags, trt, gpu, timing_cache))
     if refused:
         raise OptionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,8 +14,11 @@ from dpmrt.errors import BackendError, OutputError
 #: benchmarks/engine_build.py, rounded down, so that no build is refused that could do
 BASE = 300 << 20
 PER_BYTE = 2.5
+#: addresses that loading the library takes; where they are wanting it ends the process
+_LOADED = 300 << 20
 _DISK_ROOM = 16 << 20
 _MEMINFO = Path("/proc/meminfo")
+_OWN = Path("/proc/self/statm")
 _LIMITS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (
@@ -44,14 +48,36 @@ def check_room(source_bytes: int, folder: Path) -> None:
         )
 
 
+def check_loadable() -> None:
+    """Raise BackendError where a limit on this process leaves too little for the library itself."""
+    for left in _limit():
+        if left < _LOADED:
+            raise BackendError(
+                "there is not enough memory to load TensorRT",
+                got=f"{show_bytes(max(0, left))} left of the limit on this process",
+                expected=f"{show_bytes(_LOADED)} or more",
+                fix="raise the limit: ulimit -v unlimited",
+            )
+
+
 def free_memory() -> int | None:
-    """Return how many bytes a process can still have: of the machine with its swap, or of its control group."""
+    """Return how many bytes a process can still have: of the machine with its swap, its control group, its limit."""
     try:
         fields = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
         free = sum(int(fields[name].split()[0]) << 10 for name in ("MemAvailable", "SwapFree"))
     except (OSError, ValueError, LookupError):
         return None
-    return min([free, *_groups()])
+    return min([free, *_groups(), *_limit()])
+
+
+def _limit() -> Iterable[int]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    try:
+        yield limit - int(_OWN.read_text().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, LookupError):
+        return
 
 
 def _groups() -> Iterable[int]:

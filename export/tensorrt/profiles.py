@@ -36,7 +36,9 @@ def parse_shapes(text: str, flag: str = "--optShapes") -> dict[str, Shape]:
                 f"{flag} is no shape", got=part, expected="INPUT:1x4x64x64", fix=f"{flag}=sample:1x4x64x64"
             )
         if name in shapes:
-            raise OptionError(f"{flag} names an input twice", got=text, expected="each input once")
+            raise OptionError(
+                f"{flag} names an input twice", got=text, expected="each input once", fix=f"{flag}={part}"
+            )
         shapes[name] = shape
     return shapes
 
@@ -86,7 +88,9 @@ def make_profiles(
         profiles.append(_complete(network, free, _filled(*parsed), sizes or {}))
     for index, profile in enumerate(profiles):
         if profile in profiles[:index]:
-            raise OptionError("two profiles are the same", got=_text(profile), expected="each profile once")
+            raise OptionError(
+                "two profiles are the same", got=_text(profile), expected="each profile once", fix="leave one out"
+            )
     return tuple(profiles)
 
 
@@ -139,11 +143,13 @@ def _sizes(network: Network, shapes: Mapping[str, Shape], flag: str) -> dict[str
                 f"{flag} names an input that the graph does not have",
                 got=name,
                 expected=", ".join(f"{spec.name}:{_dims(spec.shape)}" for spec in network.inputs),
+                fix=_example(network, flag),
             )
         try:
             held.take(f"{flag} of `{name}`", specs[name].shape, shape)
         except ArrayError as error:
-            raise OptionError(error.what, got=error.got, expected=error.expected, fix=error.fix) from None
+            fix = error.fix or _example(network, flag)
+            raise OptionError(error.what, got=error.got, expected=error.expected, fix=fix) from None
         sizes |= {axis: size for axis, size in zip(specs[name].shape, shape) if isinstance(axis, str)}
     return sizes
 
@@ -186,6 +192,18 @@ def _most(axis: Axis, index: int) -> int:
 
 def _dims(shape: Sequence[int | str]) -> str:
     return "x".join(str(size) for size in shape) or "scalar"
+
+
+def _example(network: Network, flag: str) -> str:
+    """Return the flag with shapes that the network takes: one size for each free axis, wherever it occurs."""
+    free = {axis for spec in network.inputs for axis in spec.shape if isinstance(axis, str)}
+    usual = {axis: network.axes[axis].opt for axis in free if axis in network.axes}
+    shapes = (
+        spec.name + ":" + _dims([axis if isinstance(axis, int) else usual.get(axis, 1) for axis in spec.shape])
+        for spec in network.inputs
+        if spec.shape
+    )
+    return f"{flag}={','.join(shapes)}"
 
 
 def _text(profile: Profile) -> str:

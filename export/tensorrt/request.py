@@ -11,6 +11,7 @@ from dpmrt.engines.built import Flags, Flavour, Request, engines_folder, remembe
 from dpmrt.engines.built.schema import NetworkName
 from dpmrt.errors import OptionError
 from dpmrt.export.tensorrt.flags import check_flags
+from dpmrt.export.tensorrt.memory import check_loadable
 from dpmrt.export.tensorrt.profiles import make_profiles
 from dpmrt.export.tensorrt.targets import make_target
 from dpmrt.runtime.bundle import OpenBundle, open_bundle
@@ -61,6 +62,7 @@ def prepare(
     opened = open_bundle(bundle, names=names, digest=remembered_hash)
     graph = _network(opened, network)
     gpu = current_gpu()
+    check_loadable()
     trt = load_library(_flavour(flavour, target, gpu is not None))
     aim = make_target(target, trt, gpu)
     wanted = flags or Flags()

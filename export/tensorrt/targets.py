@@ -27,8 +27,7 @@ def make_target(text: str | None, trt: TensorRT, gpu: Gpu | None) -> Target:
             expected="an NVIDIA GPU, or TensorRT-RTX, which builds without one",
             fix="pip install 'dpmrt[rtx]' and dpmrt build BUNDLE --flavour tensorrt_rtx",
         )
-    # TensorRT-RTX compiles for the GPU when the engine is loaded, so that nothing is lost by building portably.
-    word = text or ("device" if trt.flavour == "tensorrt" else "portable")
+    word = text or _usual(trt, gpu)
     if word == "device":
         if gpu is None:
             raise BackendError(
@@ -62,6 +61,17 @@ def make_target(text: str | None, trt: TensorRT, gpu: Gpu | None) -> Target:
             )
         chosen.append(name)
     return Target("portable", this_platform(), capabilities=tuple(sorted(set(chosen), key=_numbers)))
+
+
+def _usual(trt: TensorRT, gpu: Gpu | None) -> str:
+    """Return the target of a build that names none: portable, where that runs here too.
+
+    TensorRT-RTX compiles for the GPU when the engine is loaded, so that nothing is lost by building portably; but
+    with a GPU in sight portable is a list, and the GPU may not be in it.
+    """
+    if trt.flavour == "tensorrt":
+        return "device"
+    return "portable" if gpu is None or gpu.compute_capability in capabilities(trt.module) else "device"
 
 
 def capabilities(module: Any) -> dict[str, Any]:

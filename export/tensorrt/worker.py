@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from dpmrt.errors import BackendError, DpmrtError, OutputError
-from dpmrt.export.tensorrt.advice import failing_layer, way_out
+from dpmrt.export.tensorrt.advice import failing_layer, own_words, way_out
 from dpmrt.export.tensorrt.messages import Built, Event, Failed, Finished, Job, Message, Started, Stepped
 
 Listener = Callable[[Event], None]
@@ -22,6 +22,14 @@ Listener = Callable[[Event], None]
 #: how long a build has to stop by itself; it looks whether it should at every step
 _GRACE = 5.0
 _ERRORS = {"disk": OutputError}
+_EXPECTED = {"disk": "room for the plan", "memory": "memory for several copies of the weights"}
+#: what helps where the builder's own words are not known
+_FIXES = {
+    "parse": "export the network again: dpmrt export SOURCE -o BUNDLE, or run it with engine='onnxruntime'",
+    "build": "see the log; other shapes or flags may do, and engine='onnxruntime' runs the graph as it is",
+    "disk": "free some disk space, or give another folder with --engines DIR",
+    "memory": "close what holds memory, add swap, or build on another machine and copy engines/ over",
+}
 
 
 def run_build(job: Job, listen: Listener | None = None) -> Built:
@@ -113,15 +121,13 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 def _explained(last: Message | None, code: int, log: Path) -> DpmrtError:
     """Return the error for a build that ended badly; its log stays."""
     if isinstance(last, Failed):
-        layer = failing_layer(last.got.splitlines())
+        said = own_words(last.got)
+        layer = failing_layer(said.splitlines())
         what = last.what + (f" at the layer {layer}" if layer and last.reason == "build" else "")
         kind = _ERRORS.get(last.reason, BackendError)
-        fix = way_out(last.got) or {
-            "disk": "free some disk space, or give another folder with --engines DIR",
-            "memory": "close what holds memory, add swap, or build on another machine and copy engines/ over",
-        }.get(last.reason)
-        got = (last.got or "no reason given") + f"\nlog: {log}"
-        return kind(what, got=got, expected="a graph and flags that TensorRT takes", fix=fix)
+        got = (said or "no reason given") + f"\nlog: {log}"
+        expected = _EXPECTED.get(last.reason, "a graph and flags that TensorRT takes")
+        return kind(what, got=got, expected=expected, fix=way_out(said) or _FIXES.get(last.reason))
     ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     doing = f" in the phase “{last.phase}”" if isinstance(last, (Started, Stepped)) else ""
     killed = code == -signal.SIGKILL

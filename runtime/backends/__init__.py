@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dpmrt.engines import Network, TensorSpec
 from dpmrt.errors import BackendError, OptionError
 from dpmrt.runtime.backends.base import Backend, Tensor, check_buffers
 from dpmrt.runtime.backends.choice import choose_engine, host_engine, log_choice
 from dpmrt.runtime.backends.function import FunctionBackend
+
+if TYPE_CHECKING:
+    from dpmrt.engines.built import Flavour
+    from dpmrt.runtime.backends.ort_gpu import Provider
 
 __all__ = [
     "BACKENDS",
@@ -68,63 +72,47 @@ def _tensors(specs: tuple[TensorSpec, ...]) -> list[Tensor]:
     return [Tensor(spec.name, spec.dtype, spec.shape) for spec in specs]
 
 
-def _open_tensorrt(
-    root: Path,
-    network: Network,
-    *,
-    folder: str | Path | None = None,
-    refit: str | Path | None = None,
-    weight_streaming_budget: int | None = None,
-) -> Backend:
-    from dpmrt.runtime.backends.tensorrt import TensorRTBackend
+def _tensorrt(flavour: Flavour | None) -> Opener:
+    """Return what opens an engine of TensorRT: of one flavour, or of any that has an engine that fits."""
 
-    budget = weight_streaming_budget
-    return TensorRTBackend(root, network, folder=folder, refit=refit, weight_streaming_budget=budget)
+    def open_engine(
+        root: Path,
+        network: Network,
+        *,
+        folder: str | Path | None = None,
+        refit: str | Path | None = None,
+        weight_streaming_budget: int | None = None,
+    ) -> Backend:
+        from dpmrt.runtime.backends.tensorrt import TensorRTBackend
 
+        budget = weight_streaming_budget
+        return TensorRTBackend(
+            root, network, flavour=flavour, folder=folder, refit=refit, weight_streaming_budget=budget
+        )
 
-def _open_tensorrt_rtx(
-    root: Path,
-    network: Network,
-    *,
-    folder: str | Path | None = None,
-    refit: str | Path | None = None,
-    weight_streaming_budget: int | None = None,
-) -> Backend:
-    from dpmrt.runtime.backends.tensorrt import TensorRTBackend
-
-    budget = weight_streaming_budget
-    return TensorRTBackend(
-        root, network, flavour="tensorrt_rtx", folder=folder, refit=refit, weight_streaming_budget=budget
-    )
+    return open_engine
 
 
-def _open_ort_cuda(root: Path, network: Network, *, folder: str | Path | None = None) -> Backend:
-    from dpmrt.runtime.backends.ort_gpu import OrtGpuBackend
+def _ort_gpu(provider: Provider) -> Opener:
+    """Return what opens a network with one of ONNX Runtime's GPU providers."""
 
-    return OrtGpuBackend(root, network, "cuda", folder=folder)
+    def open_session(root: Path, network: Network, *, folder: str | Path | None = None) -> Backend:
+        from dpmrt.runtime.backends.ort_gpu import OrtGpuBackend
 
+        return OrtGpuBackend(root, network, provider, folder=folder)
 
-def _open_ort_tensorrt(root: Path, network: Network, *, folder: str | Path | None = None) -> Backend:
-    from dpmrt.runtime.backends.ort_gpu import OrtGpuBackend
-
-    return OrtGpuBackend(root, network, "tensorrt", folder=folder)
-
-
-def _open_ort_tensorrt_rtx(root: Path, network: Network, *, folder: str | Path | None = None) -> Backend:
-    from dpmrt.runtime.backends.ort_gpu import OrtGpuBackend
-
-    return OrtGpuBackend(root, network, "tensorrt-rtx", folder=folder)
+    return open_session
 
 
 BACKENDS: dict[str, Opener] = {
     "onnxruntime": _open_ort,
     "emulated": _open_emulated,
     "numpy": _open_function,
-    "tensorrt": _open_tensorrt,
-    "tensorrt-rtx": _open_tensorrt_rtx,
-    "ort-cuda": _open_ort_cuda,
-    "ort-tensorrt": _open_ort_tensorrt,
-    "ort-tensorrt-rtx": _open_ort_tensorrt_rtx,
+    "tensorrt": _tensorrt(None),
+    "tensorrt-rtx": _tensorrt("tensorrt_rtx"),
+    "ort-cuda": _ort_gpu("cuda"),
+    "ort-tensorrt": _ort_gpu("tensorrt"),
+    "ort-tensorrt-rtx": _ort_gpu("tensorrt-rtx"),
 }
 
 

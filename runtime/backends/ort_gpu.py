@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from dpmrt.engines import Network
 from dpmrt.errors import BackendError, MissingExtraError
-from dpmrt.runtime.backends.base import Call, check_buffers
-from dpmrt.runtime.backends.ort import error_types, first_line, load_onnxruntime, tensor_of
+from dpmrt.runtime.backends.ort_session import OrtSession, error_types, load_onnxruntime, session_options
 from dpmrt.runtime.devices.cupy_device import open_place, require_gpu
 from dpmrt.runtime.devices.provider_cache import provider_cache
-from dpmrt.solvers_np.execution.device.place import Place, address
+from dpmrt.solvers_np.execution.device.place import Place, first_line
 
 Provider = Literal["cuda", "tensorrt", "tensorrt-rtx"]
 NAMES: dict[Provider, str] = {
@@ -24,10 +20,9 @@ NAMES: dict[Provider, str] = {
     "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
 }
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
-_FATAL_ONLY = 4
 
 
-class OrtGpuBackend:
+class OrtGpuBackend(OrtSession):
     """A network in an ONNX Runtime session on the GPU, bound to device arrays by their addresses.
 
     A session that ONNX Runtime quietly moved to the processor is refused. What the TensorRT providers compile is kept
@@ -50,37 +45,34 @@ class OrtGpuBackend:
         engine = f"ort-{provider}"
         gpu = require_gpu(engine)
         ort = load_onnxruntime()
-        self._errors = error_types(ort)
         plugin = None if provider != "tensorrt-rtx" else _register_plugin(ort)
         if plugin is None:
             _require_provider(ort, provider)
         self.place = open_place(engine) if place is None else place
-        options = ort.SessionOptions()
-        options.log_severity_level = _FATAL_ONLY
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options = session_options(ort)
         settings = _settings(provider, self.place)
         if provider != "cuda":
             versions = {"onnxruntime": str(ort.__version__), "plugin": "" if plugin is None else plugin[1]}
             cache = provider_cache(root, network, provider, gpu, versions, settings, folder)
             settings |= _cached(provider, cache, network)
-        self._run_options = ort.RunOptions()
-        self._run_options.log_severity_level = _FATAL_ONLY
         model = str(root / network.path)
+        # A provider that fails is not to be replaced by the processor, with its reason printed and lost.
+        alone = {"enable_fallback": 0}
         try:
             if plugin is not None:
                 options.add_provider_for_devices(plugin[0], settings)
-                self._session: Any = ort.InferenceSession(model, options)
+                session: Any = ort.InferenceSession(model, options, **alone)
             else:
                 providers = [(NAMES[provider], settings), "CPUExecutionProvider"]
-                self._session = ort.InferenceSession(model, options, providers=providers)
-        except self._errors as error:
+                session = ort.InferenceSession(model, options, providers=providers, **alone)
+        except error_types(ort) as error:
             raise BackendError(
                 f"ONNX Runtime cannot open the network with {NAMES[provider]}",
                 got=first_line(error),
                 expected=f"a valid ONNX model in {model}, and a provider that suits {gpu}",
                 fix="engine='onnxruntime', which runs it on the processor",
             ) from error
-        used = self._session.get_providers()
+        used = session.get_providers()
         if not used or used[0] != NAMES[provider]:
             raise BackendError(
                 f"ONNX Runtime does not use {NAMES[provider]}",
@@ -90,41 +82,8 @@ class OrtGpuBackend:
                 "or choose engine='onnxruntime'",
             )
         # A failing run must not be tried again elsewhere.
-        self._session.disable_fallback()
-        self._binding = ort.IOBinding
-        self.inputs = tuple(tensor_of(node) for node in self._session.get_inputs())
-        self.outputs = tuple(tensor_of(node) for node in self._session.get_outputs())
-
-    def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Call:
-        """Fix the buffers of a call once, which are device arrays."""
-        self._open_session()
-        check_buffers((self.inputs, self.outputs), inputs, outputs)
-        try:
-            binding = self._binding(self._session)
-            for name, array in inputs.items():
-                binding.bind_input(name, "cuda", 0, np.dtype(array.dtype).type, tuple(array.shape), address(array))
-            for name, array in outputs.items():
-                binding.bind_output(name, "cuda", 0, np.dtype(array.dtype).type, tuple(array.shape), address(array))
-        except self._errors as error:
-            raise BackendError("ONNX Runtime refuses the buffers", got=first_line(error)) from error
-
-        def run(_alive: object = (dict(inputs), dict(outputs))) -> None:
-            session = self._open_session()
-            try:
-                session.run_with_iobinding(binding, self._run_options)
-            except self._errors as error:
-                raise BackendError("the network failed in ONNX Runtime", got=first_line(error)) from error
-
-        return run
-
-    def close(self) -> None:
-        """Let go of the session."""
-        self._session = None
-
-    def _open_session(self) -> Any:
-        if self._session is None:
-            raise BackendError("the backend is closed", fix="load the bundle again")
-        return self._session
+        session.disable_fallback()
+        super().__init__(ort, session, "cuda")
 
 
 def _settings(provider: Provider, place: Place) -> dict[str, str]:

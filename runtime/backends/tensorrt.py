@@ -116,7 +116,7 @@ class TensorRTBackend:
         if self._closed:
             return
         self._closed = True
-        self.place.stream.synchronize()
+        self.place.settle()
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()

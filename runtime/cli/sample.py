@@ -48,6 +48,9 @@ _OWN = {name: f"--{name}" for name in ("batch", "seed", "steps", "solver", "guid
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Follow the plan that --save-plan wrote.")
 @click.option("--noise", type=click.Path(path_type=Path), help="Start from this array (.npy) instead of the seed.")
 @click.option("--save-plan", type=click.Path(path_type=Path), help="Write the plan that was followed to this file.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Write what a solver without a grid did, .json, .png."
+)
 @click.option("--grid", type=int, metavar="COLUMNS", help="Pictures in a row.  [default: near to a square]")
 @click.option("--scale", type=int, help="Size of a pixel.  [default: makes a picture at least 64 wide]")
 @click.option("--engine", default="auto", show_default=True, help="What runs the network.")
@@ -71,6 +74,7 @@ def command(
     plan_file: Path | None,
     noise: Path | None,
     save_plan: Path | None,
+    report: Path | None,
     grid: int | None,
     scale: int | None,
     engine: str,
@@ -88,6 +92,7 @@ def command(
       dpmrt sample digits -o samples.npy --batch 64 --steps 10 --solver dpmsolver++ --option grid=karras
       dpmrt sample bundles/cifar -o cifar.png --steps 20 --option eta=1
       dpmrt sample digits -o a.png --steps 12 --save-plan a.plan
+      dpmrt sample digits -o a.png --solver dpm-solver-23 --option rtol=0.01 --report a.json
       dpmrt sample bundles/sdxl -o latents.npy --shape 4,64,96 --condition encoder_hidden_states=text.npy \\
         --condition text_embeds=pooled.npy --condition time_ids=sizes.npy \\
         --negative encoder_hidden_states=empty.npy --guidance 5
@@ -98,12 +103,13 @@ def command(
     chosen = _parse_options(options)
     sizes = parse_shape(shape)
     files = {"--condition": parse_files("--condition", conditions), "--negative": parse_files("--negative", negative)}
-    for path in (out, save_plan):
+    for path in (out, save_plan, report):
         if path is not None:
             check_writable(path)
 
     from dpmrt.runtime.bundle import find_bundle
-    from dpmrt.runtime.drivers import find_driver
+    from dpmrt.runtime.cli.report import check_report, reporting
+    from dpmrt.runtime.drivers import find_driver, refuse_given
     from dpmrt.runtime.images import check_layout, plan_sheet
     from dpmrt.runtime.pipeline import load
     from dpmrt.runtime.request import check_batch
@@ -111,9 +117,11 @@ def command(
 
     check_layout(grid, scale)
     _check_engine(engine)
+    driven = find_driver(solver) is not None
+    check_report(report, solver, driven)
     read: dict[str, Path | None] = {"--plan": plan_file, "--noise": noise}
     read |= {f"{flag} {name}": path for flag, named in files.items() for name, path in named.items()}
-    _check_places({"--out": out, "--save-plan": save_plan}, read, find_bundle(bundle))
+    _check_places({"--out": out, "--save-plan": save_plan, "--report": report}, read, find_bundle(bundle))
     x_T = None if noise is None else read_noise(noise)
     given, away = (read_arrays(flag, named) for flag, named in files.items())
     engine_options = parse_pairs(engine_pairs, what="an option of the engine")
@@ -127,17 +135,13 @@ def command(
         batch = check_batch(_settle_batch(batch, labels, x_T, given), sizes)
         if _is_png(out):
             plan_sheet(batch, sizes, columns=grid, scale=scale)
-        driven = solver is not None and find_driver(solver) is not None
         plan: StepPlan | None = None
-        if plan_file is None and not driven:
+        if driven:
+            refuse_given(steps=steps, plan=plan_file, save_plan=save_plan)
+        elif plan_file is None:
             plan, chosen = pipeline.plan(steps, solver, **chosen), {}
         else:
-            plan = None if plan_file is None else StepPlan.load(plan_file)
-            chosen = {"steps": steps, "solver": solver, **chosen}
-        if driven and save_plan is not None:
-            raise OptionError(
-                f"{solver} follows no plan that could be saved", got="--save-plan", fix="leave out --save-plan"
-            )
+            plan, chosen = StepPlan.load(plan_file), {"steps": steps, "solver": solver, **chosen}
         calls = 0
 
         def count(event: StepEvent) -> None:
@@ -148,19 +152,24 @@ def command(
 
         started = time.perf_counter()
         with progress_bar("sampling", None if plan is None else plan.calls, progress, quiet) as advance:
-            samples = pipeline.sample(
-                batch,
-                seed=seed,
-                guidance=guidance,
-                plan=plan,
-                x_T=x_T,
-                shape=sizes,
-                conditions=given,
-                negative=away,
-                callback=None if advance is None and not driven else count,
-                label=None if labels is None else [labels[i % len(labels)] for i in range(batch)],
+            request: dict[str, Any] = {
+                "seed": seed,
+                "guidance": guidance,
+                "x_T": x_T,
+                "shape": sizes,
+                "conditions": given,
+                "negative": away,
+                "callback": None if advance is None and not driven else count,
+                "label": None if labels is None else [labels[i % len(labels)] for i in range(batch)],
                 **chosen,
-            )
+            }
+            if solver is not None and driven:
+                with reporting(report) as found:
+                    done = pipeline.drive(batch, solver=solver, **request)
+                    found.append(done.report)
+                samples = done.samples
+            else:
+                samples = pipeline.sample(batch, plan=plan, **request)
         seconds = time.perf_counter() - started
         _write(out, samples, pipeline.manifest.data_range, grid, scale)
     if plan is not None:

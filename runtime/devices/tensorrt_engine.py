@@ -31,7 +31,7 @@ class Engine:
         self._trt, self._place = library.module, place
         self.messages = Messages()
         self.logger = make_logger(self._trt, self.messages)
-        self._runtime = self._trt.Runtime(self.logger)
+        self._runtime = self._begin()
         streams = manifest.request.flags.weight_streaming
         if budget is not None and not streams:
             raise BackendError(
@@ -51,6 +51,18 @@ class Engine:
         modes = {name: self.engine.get_tensor_mode(name).name for name in names}
         self.inputs = tuple(self._tensor(name) for name in names if modes[name] == "INPUT")
         self.outputs = tuple(self._tensor(name) for name in names if modes[name] == "OUTPUT")
+
+    def _begin(self) -> Any:
+        try:
+            return self._trt.Runtime(self.logger)
+        except TypeError as error:
+            # So pybind11 says that the library gave nothing; why, only the library's log tells.
+            raise BackendError(
+                "TensorRT cannot be started",
+                got=self.messages.take(),
+                expected="a driver as new as the CUDA that TensorRT was made for",
+                fix="update the driver, or install the TensorRT for its CUDA; `dpmrt doctor` shows both",
+            ) from error
 
     def _deserialise(self, plan: Path) -> Any:
         with plan.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -110,7 +122,14 @@ class Engine:
         for name, shape in shapes.items():
             if any(int(axis) < 0 for axis in self.engine.get_tensor_shape(name)):
                 self._check(context.set_input_shape(name, shape), f"{name}{list(shape)}")
-        missing = context.infer_shapes()
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:
+            raise BackendError(
+                "TensorRT finds the inputs' shapes at odds",
+                got=f"{self.messages.take()} ({error})",
+                expected="shapes that the graph takes together",
+            ) from error
         if missing:
             raise BackendError("the engine's inputs are not settled", got=", ".join(missing), expected="every shape")
         return context, self._scratch

@@ -13,7 +13,12 @@ from dpmrt.runtime.drivers.model import NetworkModel
 __all__ = ["DRIVERS", "Driven", "Driver", "NetworkModel", "Report", "find_driver", "refuse_given"]
 
 #: by the name that `solver` takes: module and function, imported when asked for
-DRIVERS: Mapping[str, tuple[str, str]] = {}
+DRIVERS: Mapping[str, tuple[str, str]] = {
+    "dpm-solver-12": ("dpmrt.runtime.drivers.adaptive", "DPM_SOLVER_12"),
+    "dpm-solver-23": ("dpmrt.runtime.drivers.adaptive", "DPM_SOLVER_23"),
+    "dpm-solver++12": ("dpmrt.runtime.drivers.adaptive", "DPM_SOLVER_PP_12"),
+    "dpm-solver++23": ("dpmrt.runtime.drivers.adaptive", "DPM_SOLVER_PP_23"),
+}
 
 
 def find_driver(name: object) -> Driver | None:

@@ -54,6 +54,11 @@ class NetworkModel:
 
         return schedule_from_diffusers(self._bundle.scheduler_config)
 
+    @property
+    def whole_times(self) -> bool:
+        """Return whether the network takes whole timesteps only."""
+        return any(i.role == "timestep" and i.dtype.startswith("int") for i in self._bundle.manifest.unet.inputs)
+
     def __call__(self, x: Array, t: float | Array) -> Array:
         """Return the raw output at the state `x`, (batch, *shape), and the time `t`, which is one for all."""
         x, time = np.asarray(x), np.asarray(t)

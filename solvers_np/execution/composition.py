@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmrt.solvers_np.plans.instructions import Instruction, NoiseInstruction
+from dpmrt.solvers_np.plans.instructions import Instruction, Langevin, NoiseInstruction
 from dpmrt.solvers_np.plans.plan import StepPlan
 
 Matrix = NDArray[np.float64]
@@ -57,7 +57,11 @@ class Update:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One row of a plan, composed: call, then `before` and the instruction if there is one, then `after`."""
+    """One row of a plan, composed: call, then `before` and what instruction there is, then `after`.
+
+    `before` writes what an instruction works on: x0, which it limits, or the score of a Langevin step, which is
+    scaled once the noise is drawn.
+    """
 
     out: int
     t: float
@@ -95,6 +99,7 @@ def _compose_row(plan: StepPlan, layout: Layout, row: int, live: set[int], noisy
         keep = np.eye(layout.count)
         keep[layout.slots[kept]] = keep[layout.state]
         matrix = keep @ matrix
+    measured = plan.instructions[scaled] if scaled >= 0 else None
     move = np.eye(layout.count)
     move[layout.state, [layout.state, *layout.slots]] = plan.weights[row]
     if layout.noise is not None:
@@ -102,6 +107,9 @@ def _compose_row(plan: StepPlan, layout: Layout, row: int, live: set[int], noisy
     if layout.scaled:
         move[layout.input] = next_scale(plan, row) * move[layout.state]
     written = {slot, kept} & live
+    if isinstance(measured, Langevin):
+        before = Update(matrix, tuple(sorted(layout.slots[k] for k in {slot, kept} - {-1})))
+        matrix, written = np.eye(layout.count), set()
     targets = {layout.state, layout.input, *(layout.slots[k] for k in written)}
     return Step(
         out,
@@ -111,7 +119,7 @@ def _compose_row(plan: StepPlan, layout: Layout, row: int, live: set[int], noisy
         cast("Instruction | None", plan.instructions[index] if index >= 0 else None),
         noisy,
         (float(plan.span[row, 0]), float(plan.span[row, 1])),
-        cast("NoiseInstruction | None", plan.instructions[scaled] if scaled >= 0 else None),
+        cast("NoiseInstruction | None", measured),
         Update(move @ matrix, tuple(sorted(targets))),
     )
 

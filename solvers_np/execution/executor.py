@@ -13,15 +13,22 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dpmrt.errors import ArrayError, NonFiniteError
-from dpmrt.solvers_np.execution.composition import Layout, compose
+from dpmrt.errors import ArrayError
+from dpmrt.solvers_np.execution.checks import bad_start, check_binding, check_start
+from dpmrt.solvers_np.execution.composition import Layout, Step, compose
 from dpmrt.solvers_np.execution.device.place import place_of
 from dpmrt.solvers_np.execution.events import Callback, StepEvent, tell
 from dpmrt.solvers_np.execution.failures import Culprit, not_finite
 from dpmrt.solvers_np.execution.hooks import Hook, HookRunner, check_hooks
-from dpmrt.solvers_np.execution.instructions import apply_instruction, apply_noise_instruction, scratch_size
+from dpmrt.solvers_np.execution.instructions import (
+    apply_instruction,
+    apply_langevin,
+    apply_noise_instruction,
+    scratch_size,
+)
 from dpmrt.solvers_np.execution.passes import PassMaker
 from dpmrt.solvers_np.noise import NoiseSource, as_source, asker
+from dpmrt.solvers_np.plans.instructions import Langevin
 from dpmrt.solvers_np.plans.plan import StepPlan
 
 Array = NDArray[Any]
@@ -48,12 +55,7 @@ class Executor:
 
     def __init__(self, plan: StepPlan, model: Model, shape: Sequence[int], dtype: DTypeLike = np.float32) -> None:
         self.plan = plan
-        self.shape = tuple(int(n) for n in shape)
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-            raise ArrayError("the state must be float32 or float64", got=self.dtype)
-        if len(self.shape) < 2 or min(self.shape) < 1:
-            raise ArrayError("the shape needs a batch axis and at least one more", got=self.shape)
+        self.shape, self.dtype = check_binding(shape, dtype)
         layout = Layout.of(plan)
         self._rows = _allocate(layout.count, math.prod(self.shape), self.dtype)
         shaped = [row.reshape(self.shape) for row in self._rows]
@@ -75,10 +77,7 @@ class Executor:
         """Run the plan from the initial state `x`; the result is a new array that the caller owns."""
         hooked = self._hooked(hooks)
         x = np.asarray(x)
-        if x.shape != self.shape:
-            raise ArrayError("the initial state has the wrong shape", got=x.shape, expected=self.shape)
-        if x.dtype.kind != "f":
-            raise ArrayError("the initial state has the wrong dtype", got=x.dtype, expected="a floating-point dtype")
+        check_start(x, self.shape)
         if self._unfinished:
             # The run that failed may have left NaN in a slot, which a weight of zero would not remove.
             self._rows[...] = 0
@@ -86,8 +85,8 @@ class Executor:
         state = self._state
         with np.errstate(all="ignore"):
             self._x[...] = x
-            if not np.isfinite(np.dot(state, state)) and not np.isfinite(state).all():
-                raise NonFiniteError("the initial state holds NaN or infinity", got=_first_bad(self._x))
+            if not np.isfinite(np.dot(state, state)) and (error := bad_start(self._x)):
+                raise error
         draw = self._draw(as_source(noise, self.shape, self.plan.draws)) if self._z is not None else None
         seen = self._x.view()
         seen.flags.writeable = False
@@ -102,13 +101,14 @@ class Executor:
                     call(step.t, step.out)
                     if hooked is not None:
                         hooked.output(row, step.out)
-                if before is not None and step.instruction is not None:
+                if before is not None:
                     before()
-                    apply_instruction(step.instruction, self._slots[step.slot], self._scratch)
+                    if step.instruction is not None:
+                        apply_instruction(step.instruction, self._slots[step.slot], self._scratch)
                 if step.noisy and draw is not None and self._z is not None:
                     self._z[...] = draw(step.span)
-                    if step.noise_instruction is not None and self._second is not None:
-                        apply_noise_instruction(step.noise_instruction, self._z, self._second)
+                    if step.noise_instruction is not None:
+                        self._scale_noise(step, self._z, calls)
                 after()
                 if not isfinite(dot(state, state)):
                     self._explain(step.out, step.t, calls)
@@ -137,10 +137,16 @@ class Executor:
 
         return draw
 
-    def _explain(self, out: int, t: float, calls: int) -> None:
-        if np.isfinite(self._state).all():
+    def _scale_noise(self, step: Step, z: Array, calls: int) -> None:
+        if isinstance(step.noise_instruction, Langevin):
+            if not apply_langevin(step.noise_instruction, self._slots[step.slot], z):
+                self._explain(step.out, step.t, calls, "score")
+        elif step.noise_instruction is not None and self._second is not None:
+            apply_noise_instruction(step.noise_instruction, z, self._second)
+
+    def _explain(self, out: int, t: float, calls: int, culprit: Culprit = "state") -> None:
+        if culprit == "state" and np.isfinite(self._state).all():
             return
-        culprit: Culprit = "state"
         if out >= 0 and not np.isfinite(self._slots[out]).all():
             culprit = "network"
         elif self._second is not None and not np.isfinite(self._second).all():
@@ -229,8 +235,3 @@ def _bound(model: Model, x: Array, outputs: Sequence[Array]) -> Call:
         outputs[slot][...] = raw
 
     return call
-
-
-def _first_bad(x: Array) -> str:
-    index = np.unravel_index(int(np.flatnonzero(~np.isfinite(x))[0]), x.shape)
-    return f"{x[index]} at {tuple(int(i) for i in index)}"

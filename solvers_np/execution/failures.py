@@ -6,7 +6,7 @@ from typing import Literal
 
 from dpmrt.errors import NonFiniteError
 
-Culprit = Literal["network", "second", "noise", "state", "hook"]
+Culprit = Literal["network", "second", "noise", "state", "hook", "score"]
 
 
 def not_finite(culprit: Culprit, *, call: int, calls: int, t: float) -> NonFiniteError:
@@ -25,6 +25,13 @@ def not_finite(culprit: Culprit, *, call: int, calls: int, t: float) -> NonFinit
             got=where,
             expected="finite numbers, none below zero where they are the variance itself",
             fix="check variance_type against the network, and the network's precision",
+        )
+    if culprit == "score":
+        return NonFiniteError(
+            "a Langevin corrector cannot set its step by the norm of the score",
+            got=f"a norm of zero, or beyond what numbers hold: {where}",
+            expected="a score with a finite norm above zero",
+            fix="check the network's output; corrector='annealed-langevin' has steps that measure nothing",
         )
     if culprit == "noise":
         return NonFiniteError("the noise source gave NaN or infinity", got=where, expected="finite numbers")

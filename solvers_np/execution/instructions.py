@@ -12,6 +12,7 @@ from dpmrt.solvers_np.plans.instructions import (
     Clip,
     DynamicThreshold,
     Instruction,
+    Langevin,
     LearnedRange,
     LearnedVariance,
     NoiseInstruction,
@@ -47,6 +48,24 @@ def apply_noise_instruction(instruction: NoiseInstruction, z: NDArray[Any], seco
     elif isinstance(instruction, LearnedVariance):
         np.sqrt(second, out=second)
         np.multiply(z, second, out=z)
+
+
+def apply_langevin(instruction: Langevin, score: NDArray[Any], z: NDArray[Any]) -> bool:
+    """Scale score and noise, in place, by the step that their norms set; False, and as they were, where none can be.
+
+    There is no step for a score of zeros, nor for norms that are not finite.
+    """
+    flat = (score.reshape(len(score), -1), z.reshape(len(z), -1))
+    norms = [np.sqrt(np.einsum("ij,ij->i", a, a, dtype=np.float64)) for a in flat]
+    measured, drawn = norms if instruction.per_sample else ([norm.mean()] for norm in norms)
+    h = instruction.snr * np.asarray(drawn) / np.asarray(measured)
+    by = h.astype(z.dtype).reshape(-1, *[1] * (z.ndim - 1))
+    square = (h * h).astype(z.dtype).reshape(by.shape)
+    if not (np.isfinite(square).all() and np.all(measured)):
+        return False
+    np.multiply(score, square, out=score)
+    np.multiply(z, by, out=z)
+    return True
 
 
 def _percentile(sample: NDArray[Any], ratio: float, scratch: NDArray[Any]) -> float:

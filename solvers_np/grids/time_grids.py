@@ -76,7 +76,7 @@ def logsnr(
 def linspace(schedule: NoiseSchedule, steps: int, *, final: str = "zero", strength: float = 1.0) -> Grid:
     """Space whole training times evenly from the last one down (diffusers' "linspace" for DPM-Solver)."""
     last = _train_steps(schedule, "linspace") - 1
-    return _started(schedule, np.linspace(0, last, steps + 1).round()[:0:-1], final, strength)
+    return _started(schedule, schedule.counted(np.linspace(0, last, steps + 1).round()[:0:-1]), final, strength)
 
 
 def leading(
@@ -86,12 +86,13 @@ def leading(
     stride = _train_steps(schedule, "leading") // (steps + 1)
     offset = whole("steps_offset", steps_offset, 0)
     spaced = (np.arange(0, steps + 1) * stride)[:0:-1].astype(np.float64) + offset
-    return _started(schedule, spaced, final, strength)
+    return _started(schedule, schedule.counted(spaced), final, strength)
 
 
 def trailing(schedule: NoiseSchedule, steps: int, *, final: str = "zero", strength: float = 1.0) -> Grid:
     """Count back from the last training time (Lin et al. 2024, table 2)."""
-    return _started(schedule, trailing_times(_train_steps(schedule, "trailing"), steps), final, strength)
+    places = trailing_times(_train_steps(schedule, "trailing"), steps)
+    return _started(schedule, schedule.counted(places), final, strength)
 
 
 def trailing_times(train_steps: int, steps: int) -> Floats:
@@ -127,11 +128,15 @@ def _pinned(spaced: Floats, start: float, end: float) -> Floats:
 def _ends(schedule: NoiseSchedule, t_start: float | None, t_end: float | None) -> tuple[float, float]:
     start = schedule.t_max if t_start is None else float(t_start)
     end = schedule.t_min if t_end is None else float(t_end)
-    if not schedule.t_min <= end < start <= schedule.t_max:
+    against = schedule.t_max < schedule.t_min
+    low, high = (start, end) if against else (end, start)
+    first, last = schedule.t_range if against else (schedule.t_min, schedule.t_max)
+    if not first <= low < high <= last:
+        order = "t_start < t_end" if against else "t_end < t_start"
         raise OptionError(
             "t_start and t_end do not bound a part of the schedule",
             got=f"t_start={start:g}, t_end={end:g}",
-            expected=f"{schedule.t_min:g} <= t_end < t_start <= {schedule.t_max:g}",
+            expected=f"{first:g} <= {order} <= {last:g}",
         )
     return start, end
 

@@ -114,5 +114,7 @@ class CalledNoise:
         self._function = function
 
     def normal(self, shape: Shape) -> NDArray[Any]:
-        """Call the function."""
-        return np.asarray(self._function(shape))
+        """Call the function; what it drew on a device is fetched."""
+        drawn: Any = self._function(shape)
+        fetch = getattr(drawn, "get", None) if hasattr(drawn, "__cuda_array_interface__") else None
+        return np.asarray(drawn if fetch is None else fetch())

@@ -28,7 +28,7 @@ def dense_weights(plan: StepPlan) -> list[Floats]:
         raise PlanError(
             "a plan with instructions is not linear",
             got=", ".join(type(instruction).__name__ for instruction in plan.instructions),
-            expected="a plan without clipping, thresholding or a learned variance",
+            expected="a plan without clipping, thresholding, a learned variance or a Langevin corrector",
         )
     basis = np.eye(1 + plan.calls + plan.draws)
     outputs, noises = iter(basis[1 : 1 + plan.calls]), iter(basis[1 + plan.calls :])

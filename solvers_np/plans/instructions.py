@@ -50,14 +50,28 @@ class Discard:
     """Draw noise that the row does not use, as a sampler does that shares one generator and draws in every step."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Langevin:
+    """Set the step of a Langevin corrector by norms: with h = snr |z| / |q|, q becomes h^2 q and the noise z h z.
+
+    q is slot[quantity], a score. Norms are Euclidean over a sample; of a batch, their means are taken, unless
+    `per_sample`. The row's weights hold the rest: x' = x + 2 alpha q + 2 sqrt(alpha) z is one step of the corrector
+    of Song et al. 2021 (arXiv 2011.13456), x' = x + step q + sqrt(2 step) z with step = 2 alpha h^2.
+    """
+
+    snr: float
+    per_sample: bool = False
+
+
 Instruction = Clip | DynamicThreshold
-NoiseInstruction = LearnedRange | LearnedVariance | Discard
+NoiseInstruction = LearnedRange | LearnedVariance | Discard | Langevin
 INSTRUCTIONS: Mapping[str, type[Instruction | NoiseInstruction]] = {
     "clip": Clip,
     "dynamic_threshold": DynamicThreshold,
     "learned_range": LearnedRange,
     "learned_variance": LearnedVariance,
     "discard": Discard,
+    "langevin": Langevin,
 }
 
 

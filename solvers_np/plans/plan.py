@@ -10,7 +10,7 @@ row does, in this order, what its columns say:
               slot[quantity] = restore[0] * state + restore[1] * slot[quantity]
     keep      slot[keep] = state                                                   (nothing when keep is -1)
     draw      z = fresh noise, if noise is not 0 (or is drawn to be discarded); then noise_instruction, if any, on z
-              and the output's second part
+              and the output's second part, or (Langevin) on z and slot[quantity]
     next      state = weights[0] * state + sum over k of weights[1 + k] * slot[k] + noise * z
 
 `next` reads the slots as they are after `keep`, and the state as it was before the row. The columns `alpha` and
@@ -39,6 +39,7 @@ from dpmrt.solvers_np.plans.instructions import (
     INSTRUCTIONS,
     Discard,
     Instruction,
+    Langevin,
     LearnedRange,
     LearnedVariance,
     NoiseInstruction,
@@ -156,6 +157,15 @@ class StepPlan:
             for index in set(getattr(self, name).tolist()) - {-1}:
                 if not isinstance(self.instructions[index], kinds):
                     raise PlanError(f"column {name!r} names an instruction for another use", got=f"number {index}")
+        for row, index in enumerate(self.noise_instruction.tolist()):
+            out, other, noise = self.out[row], self.instruction[row], self.noise[row]
+            fit = out >= 0 and other < 0 and noise != 0
+            if index >= 0 and isinstance(self.instructions[index], Langevin) and not fit:
+                raise PlanError(
+                    "a Langevin step is in a row that it cannot work on",
+                    got=f"row {row}: out {out}, instruction {other}, noise {noise:g}",
+                    expected="a call, no other instruction on its quantity, and noise",
+                )
         learned = [isinstance(i, (LearnedRange, LearnedVariance)) for i in self.instructions]
         if self.parts == 1 and any(learned):
             raise PlanError("a learned variance needs an output of two parts", got="parts = 1", expected=2)

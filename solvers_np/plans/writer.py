@@ -94,14 +94,18 @@ class PlanWriter:
         to: Mix,
         *,
         noise: float = 0.0,
-        over: tuple[Level, Level] | None = None,
+        over: tuple[Level, Level] | Pair | None = None,
         noise_instruction: NoiseInstruction | None = None,
     ) -> None:
-        """End the row: the state becomes `to`, plus `noise` times fresh noise that acts `over` two levels."""
+        """End the row: the state becomes `to`, plus `noise` times fresh noise that acts `over` two levels.
+
+        The levels may be given by their shares of noise in the variance.
+        """
         if noise and over is None:
             raise PlanError("a row adds noise without saying between which levels", got=f"row {len(self._rows)}")
-        span = (over[0].share, over[1].share) if noise and over is not None else (0.0, 0.0)
-        self._rows.append(_Row(self._call, self._resolved(to), float(noise), span, noise_instruction))
+        first, last = over if noise and over is not None else (0.0, 0.0)
+        span = tuple(float(e.share if isinstance(e, Level) else e) for e in (first, last))
+        self._rows.append(_Row(self._call, self._resolved(to), float(noise), (span[0], span[1]), noise_instruction))
         self._call = None
 
     def _resolved(self, mix: Mix) -> Mix:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpmrt.errors import OptionError
-from dpmrt.solvers_np.levels import Floats
+from dpmrt.solvers_np.levels import Floats, Rates
 from dpmrt.solvers_np.options import one_of
 from dpmrt.solvers_np.schedules.schedule import NoiseSchedule, exploding_weights, vp_weights
 
@@ -50,6 +50,16 @@ class ContinuousVP(NoiseSchedule):
         """Return where `log_alpha` is reached."""
         raise NotImplementedError
 
+    def drift(self, u: Floats) -> Floats:
+        """Return the slope of log alpha at u."""
+        raise NotImplementedError
+
+    def rates(self, t: ArrayLike) -> Rates:
+        """Return the VP SDE at time t: diffusion = -2 drift, which is beta."""
+        u = self._inside(t) / self.time_scale
+        drift = self.drift(u)
+        return Rates(u, drift, -2 * drift)
+
     def _log_alpha_at(self, t: ArrayLike) -> Floats:
         return self.log_alpha(self._inside(t) / self.time_scale)
 
@@ -88,6 +98,10 @@ class LinearVP(ContinuousVP):
         root = np.sqrt(self.beta_min**2 - 4 * (self.beta_max - self.beta_min) * log_alpha)
         return np.asarray(-4 * log_alpha / (self.beta_min + root))
 
+    def drift(self, u: Floats) -> Floats:
+        """Return -beta / 2 at u."""
+        return np.asarray(-0.5 * (self.beta_min + u * (self.beta_max - self.beta_min)))
+
 
 class SubVP(LinearVP):
     """The sub-VP SDE: alpha as in the VP SDE, sigma = 1 - alpha^2 (Song et al. 2021, arXiv 2011.13456, eq. 12)."""
@@ -95,6 +109,11 @@ class SubVP(LinearVP):
     def sigma(self, t: ArrayLike) -> Floats:
         """Return the weight of the noise at time t."""
         return np.asarray(-np.expm1(2 * self._log_alpha_at(t)))
+
+    def rates(self, t: ArrayLike) -> Rates:
+        """Return the sub-VP SDE at time t: diffusion = beta (1 - alpha^4)."""
+        u, drift, beta = super().rates(t)
+        return Rates(u, drift, np.asarray(-beta * np.expm1(4 * self._log_alpha_at(t))))
 
     def t_of_lambda(self, lambda_: ArrayLike) -> Floats:
         """Return the time at which `lambda_` is reached."""
@@ -129,6 +148,11 @@ class CosineVP(ContinuousVP):
     def u_of_log_alpha(self, log_alpha: Floats) -> Floats:
         """Return where `log_alpha` is reached."""
         return np.asarray(np.arccos(np.exp(log_alpha + self._first)) * (2 * (1 + self.s) / math.pi) - self.s)
+
+    def drift(self, u: Floats) -> Floats:
+        """Return the slope of log alpha at u."""
+        by = math.pi / (2 * (1 + self.s))
+        return np.asarray(-by * np.tan((u + self.s) * by))
 
 
 class VarianceExploding(NoiseSchedule):
@@ -166,6 +190,12 @@ class VarianceExploding(NoiseSchedule):
         """Return (1, sigma) where `lambda_` is reached."""
         return exploding_weights(lambda_)
 
+    def rates(self, t: ArrayLike) -> Rates:
+        """Return the VE SDE at time t: diffusion = 2 log(sigma_max / sigma_min) sigma^2 in u, whatever time is."""
+        sigma, span = self.sigma(t), math.log(self.sigma_max / self.sigma_min)
+        u = np.asarray(np.log(sigma / self.sigma_min) / span)
+        return Rates(u, np.zeros_like(u), 2 * span * sigma**2)
+
     def spaced(self, start: float, end: float, count: int) -> Floats:
         """Return `count` times from start to end, evenly spaced in u."""
         return np.geomspace(start, end, count) if self.by_sigma else np.linspace(start, end, count)
@@ -194,6 +224,11 @@ class EDM(NoiseSchedule):
     def t_of_lambda(self, lambda_: ArrayLike) -> Floats:
         """Return the time at which `lambda_` is reached."""
         return np.asarray(np.clip(-self._reached(lambda_) / 4, self.t_min, self.t_max))
+
+    def rates(self, t: ArrayLike) -> Rates:
+        """Return the SDE of EDM, whose clock is sigma: diffusion = 2 sigma."""
+        sigma = self.sigma(t)
+        return Rates(sigma, np.zeros_like(sigma), 2 * sigma)
 
     def in_scale(self, t: ArrayLike) -> Floats:
         """Return c_in, which gives the network a state of variance 1."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpmrt.errors import OptionError
-from dpmrt.solvers_np.levels import Floats
+from dpmrt.solvers_np.levels import Floats, Rates
 from dpmrt.solvers_np.options import within
 from dpmrt.solvers_np.schedules.continuous import positive, rising
 from dpmrt.solvers_np.schedules.schedule import NoiseSchedule
@@ -55,6 +55,12 @@ class RectifiedFlow(NoiseSchedule):
         """Return (alpha, sigma) where `lambda_` is reached."""
         array = np.asarray(lambda_, dtype=np.float64)
         return np.exp(-np.logaddexp(0.0, -array)), np.exp(-np.logaddexp(0.0, array))
+
+    def rates(self, t: ArrayLike) -> Rates:
+        """Return the SDE with these levels, in sigma: drift -1 / alpha and diffusion 2 sigma / alpha."""
+        sigma = self.sigma(t)
+        with np.errstate(divide="ignore"):
+            return Rates(sigma, -1 / (1 - sigma), 2 * sigma / (1 - sigma))
 
     def spaced(self, start: float, end: float, count: int) -> Floats:
         """Return `count` times from start to end, evenly spaced before the shift."""

@@ -13,6 +13,7 @@ from dpmrt.solvers_np.schedules.betas import MAX_TRAIN_STEPS, Knots
 from dpmrt.solvers_np.schedules.continuous import EDM, CosineVP, LinearVP, SubVP, VarianceExploding
 from dpmrt.solvers_np.schedules.flow import RectifiedFlow, shift_of
 from dpmrt.solvers_np.schedules.schedule import DiscreteVP, NoiseSchedule
+from dpmrt.solvers_np.schedules.smld import SMLD
 
 
 def _discrete(name: str, values: Floats, zero_snr: bool) -> DiscreteVP:
@@ -100,6 +101,11 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0, network_time: str = "t"
     return VarianceExploding(sigma_min, sigma_max, network_time)
 
 
+def smld(train_steps: int = 1000, sigma_min: float = 0.01, sigma_max: float = 50.0) -> SMLD:
+    """Make the noise levels of SMLD, which networks know by number, from the noisiest on."""
+    return SMLD(train_steps, sigma_min, sigma_max)
+
+
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float = 0.5) -> EDM:
     """Make EDM's setting (Karras et al. 2022)."""
     return EDM(sigma_min, sigma_max, sigma_data)
@@ -125,6 +131,7 @@ SCHEDULES: Mapping[str, Callable[..., NoiseSchedule]] = MappingProxyType(
         "vp-cosine": vp_cosine,
         "sub-vp": sub_vp,
         "ve": ve,
+        "smld": smld,
         "edm": edm,
         "flow": flow,
     }

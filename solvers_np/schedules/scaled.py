@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dpmrt.solvers_np.levels import Floats, Level
+from dpmrt.solvers_np.levels import Floats, Level, Rates
 from dpmrt.solvers_np.schedules.schedule import NoiseSchedule, exploding_weights
 
 
@@ -57,6 +57,16 @@ class Scaled(NoiseSchedule):
         t, alpha, _, in_scale = self.inner.level(lambda_)
         _, sigma = self.weights(lambda_)
         return Level(t, 1.0, float(sigma), alpha * in_scale)
+
+    def counted(self, places: Floats) -> Floats:
+        """Return the training times at places counted from the least noise."""
+        return self.inner.counted(places)
+
+    def rates(self, t: ArrayLike) -> Rates:
+        """Return the SDE of the state divided by alpha: no drift, and the diffusion over alpha^2."""
+        clock, drift, diffusion = self.inner.rates(t)
+        with np.errstate(divide="ignore"):
+            return Rates(clock, np.zeros_like(drift), np.asarray(diffusion / self.inner.alpha(t) ** 2))
 
     def spaced(self, start: float, end: float, count: int) -> Floats:
         """Return `count` times from start to end, evenly spaced by the schedule's clock."""

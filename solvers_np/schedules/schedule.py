@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from dpmrt.errors import OptionError
 from dpmrt.solvers_np.levels import Floats as Floats
-from dpmrt.solvers_np.levels import Level
+from dpmrt.solvers_np.levels import Level, Rates
 
 if TYPE_CHECKING:
     from dpmrt.solvers_np.schedules.scaled import Scaled
@@ -24,9 +24,10 @@ ROUNDING = 1e-8
 class NoiseSchedule:
     """What every schedule offers. Times are the ones that the network was trained with.
 
-    Subclasses give `alpha`, `sigma` and `t_of_lambda`; grids reach from `t_max` to `t_min`. `train_steps` is the
-    number of training times of a network that knows whole ones only. `prediction` says what networks trained on the
-    schedule usually predict; nothing is computed from it.
+    Subclasses give `alpha`, `sigma` and `t_of_lambda`; grids reach from `t_max`, where the noise is greatest, to
+    `t_min`, which is the greater number where a network's times run against the noise. `train_steps` is the number of
+    training times of a network that knows whole ones only. `prediction` says what networks trained on the schedule
+    usually predict; nothing is computed from it.
     """
 
     t_min: float
@@ -81,6 +82,24 @@ class NoiseSchedule:
         """Return `count` times from start to end, even by the schedule's clock, which is time unless shifted."""
         return np.linspace(start, end, count)
 
+    def counted(self, places: Floats) -> Floats:
+        """Return the training times at places counted from the least noise."""
+        return places
+
+    def rates(self, t: ArrayLike) -> Rates:
+        """Return the schedule's SDE at time t, in its own clock (Song et al. 2021, arXiv 2011.13456).
+
+        >>> from dpmrt.solvers_np import make_schedule
+        >>> drift = make_schedule("vp-linear").rates(1.0).drift      # -beta / 2
+        >>> float(drift)
+        -10.0
+        """
+        raise OptionError(
+            "this schedule says nothing of its SDE",
+            got=f"{self.name!r}, a {type(self).__name__}",
+            expected="a named schedule, or a class with rates(t)",
+        )
+
     def exploding(self) -> Scaled:
         """Return the same noise seen as variance exploding: the state divided by alpha."""
         from dpmrt.solvers_np.schedules.scaled import Scaled  # a subclass of this class, so its file imports this one
@@ -100,8 +119,8 @@ class NoiseSchedule:
 
     @functools.cached_property
     def _lambda_range(self) -> tuple[float, float]:
-        high, low = self.lambda_(np.array(self.t_range)).tolist()
-        return low, high
+        ends = self.lambda_(np.array(self.t_range)).tolist()
+        return min(ends), max(ends)
 
     def _reached(self, lambda_: ArrayLike) -> Floats:
         """Return `lambda_` as an array, without the rounding that would leave the schedule."""
@@ -204,6 +223,13 @@ class DiscreteVP(NoiseSchedule):
     def weights(self, lambda_: ArrayLike) -> tuple[Floats, Floats]:
         """Return (alpha, sigma) where `lambda_` is reached."""
         return vp_weights(lambda_)
+
+    def rates(self, t: ArrayLike) -> Rates:
+        """Return the SDE of which DDPM's chain is a discretisation: drift -beta / 2 and diffusion beta a time."""
+        times = self._inside(t)
+        kept = self.alphas_cumprod / np.append(1.0, self.alphas_cumprod[:-1])
+        beta = np.interp(times, np.arange(self.train_steps), 1 - kept)
+        return Rates(times, -beta / 2, beta)
 
     def level(self, lambda_: float) -> Level:
         """Return the level at which `lambda_` is reached: as `t_of_lambda` and `weights`, a tenth as long for one."""

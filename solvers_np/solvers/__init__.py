@@ -28,7 +28,7 @@ from dpmrt.solvers_np.solvers.lcm import LCM
 from dpmrt.solvers_np.solvers.lms import LMS
 from dpmrt.solvers_np.solvers.pndm import PNDM
 from dpmrt.solvers_np.solvers.sa_solver import SA_SOLVER
-from dpmrt.solvers_np.solvers.score_sde import REVERSE_DIFFUSION
+from dpmrt.solvers_np.solvers.score_sde import PREDICTOR_CORRECTOR, REVERSE_DIFFUSION
 from dpmrt.solvers_np.solvers.tcd import TCD
 from dpmrt.solvers_np.solvers.unipc import UNIPC
 
@@ -50,6 +50,7 @@ SOLVERS: Mapping[str, Solver] = MappingProxyType(
         "flow-euler": FLOW_EULER,
         "flow-heun": FLOW_HEUN,
         "reverse-diffusion": REVERSE_DIFFUSION,
+        "predictor-corrector": PREDICTOR_CORRECTOR,
         "euler": EULER,
         "heun": HEUN,
         "lms": LMS,

@@ -8,7 +8,6 @@ inner points as the places of the calls inside.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import partial
 
 from dpmrt.errors import OptionError
@@ -25,7 +24,6 @@ from dpmrt.solvers_np.solvers.dpm_terms import (
     SDE_DPMSOLVER_PP,
     SOLVER_TYPES,
     Form,
-    Terms,
     as_diffusers,
     ask,
     check_grid,
@@ -34,6 +32,7 @@ from dpmrt.solvers_np.solvers.dpm_terms import (
 )
 from dpmrt.solvers_np.solvers.limits import limit_x0
 from dpmrt.solvers_np.solvers.orders import order_within
+from dpmrt.solvers_np.solvers.singlestep_terms import INNER, moved
 
 
 def singlestep(
@@ -67,12 +66,12 @@ def singlestep(
         x, asked = rows.x, list[Mix]()
         h = there.lambda_ - here.lambda_
         now = 1 if abs(h) < NO_LENGTH else now
-        stages = [here, *(grid.level(here.lambda_ + r * h) for r in (inner if now == order else _HALF)[: now - 1])]
+        stages = [here, *(grid.level(here.lambda_ + r * h) for r in (inner if now == order else INNER[2])[: now - 1])]
         for stage, end in zip(stages, [*stages[1:], there]):
             asked.append(ask(rows, form, prediction, stage, limit))
             kind = solver_type if end is there else "heun"
             terms = step_terms(form, here, end)
-            rows.move(_moved(terms, kind, x, asked, stages, end))
+            rows.move(moved(terms, kind, x, asked, stages, end))
     return finished(rows, grid, prediction, limit, order, denoise_to_zero)
 
 
@@ -112,17 +111,14 @@ def singlestep_on_grid(
         stages.append(here)
         terms = step_terms(form, stages[0], there)
         terms = as_diffusers(form, terms, there) if third_order == "diffusers" else terms
-        rows.move(_moved(terms, solver_type, x, asked, stages, there), noise=terms.noise, over=(stages[0], there))
+        rows.move(moved(terms, solver_type, x, asked, stages, there), noise=terms.noise, over=(stages[0], there))
     return finished(rows, grid, prediction, limit, order, False)
-
-
-_HALF, _THIRDS = (0.5,), (1 / 3, 2 / 3)
 
 
 def _inner(order: int, r1: float | None) -> tuple[float, ...]:
     """Return where the inner calls are, as parts of the step in lambda."""
     if r1 is None:
-        return {1: (), 2: _HALF, 3: _THIRDS}[order]
+        return INNER[order]
     most = {2: 1.0, 3: 2 / 3}.get(order, 0.0)
     if not 0 < r1 <= most or (order == 3 and math.isclose(r1, most)):
         raise OptionError(
@@ -130,7 +126,7 @@ def _inner(order: int, r1: float | None) -> tuple[float, ...]:
             got=f"r1={r1:g} with order={order}",
             expected="0 < r1 <= 1 with order 2, 0 < r1 < 2/3 with order 3",
         )
-    return (float(r1), *_THIRDS[1 : order - 1])
+    return (float(r1), *INNER[3][1 : order - 1])
 
 
 def _orders(grid: Grid, order: int, calls: int | None) -> list[int]:
@@ -149,33 +145,6 @@ def _grid_orders(n: int, order: int, lower_last: bool) -> list[int]:
     """Return 1, 2, ..., order over and over, cut off at n, the last being 1 if `lower_last`."""
     orders = [1 + i % order for i in range(n)]
     return [*orders[:-1], 1] if lower_last else orders
-
-
-def _moved(
-    terms: Terms, solver_type: str, x: Mix, asked: Sequence[Mix], stages: Sequence[Level], there: Level
-) -> Mix:
-    """Return the state moved by what was asked at the stages."""
-    start = stages[0].lambda_ if len(asked) > 1 else 0.0
-    ratios = [(stage.lambda_ - start) / (there.lambda_ - start) for stage in stages[1 : len(asked)]]
-    weights = _weights(terms, solver_type, ratios)
-    first = terms.value - sum(weights)
-    return sum((w * q for w, q in zip(weights, asked[1:])), terms.state * x + first * asked[0])
-
-
-def _weights(terms: Terms, solver_type: str, ratios: Sequence[float]) -> tuple[float, ...]:
-    """Return weights of (quantity at each inner stage minus that at the start)."""
-    if not ratios:
-        return ()
-    if len(ratios) == 1:
-        return ((0.5 * terms.value if solver_type == "midpoint" else terms.slope) / ratios[0],)
-    r1, r2 = ratios
-    if solver_type == "midpoint":
-        return 0.0, terms.slope / r2
-    # the slope and bend of the parabola through all three
-    return (
-        (terms.slope * r2 - 2 * terms.bend) / (r1 * (r2 - r1)),
-        (2 * terms.bend - terms.slope * r1) / (r2 * (r2 - r1)),
-    )
 
 
 _PAPER_1 = "Lu et al. 2022a (DPM-Solver-2, -3), algorithm 1 for order 2"

@@ -55,7 +55,7 @@ def _turns(grid: Grid, gamma: float) -> Levels:
             expected="a named grid, or Grid(..., schedule=schedule)",
             fix="pass gamma=0",
         )
-    if schedule.t_min < 0:
+    if not 0 <= schedule.t_min < schedule.t_max:
         raise OptionError(
             "gamma is a part of a time that counts from where no noise is",
             got=f"schedule {schedule.name!r}, whose times begin at {schedule.t_min:g}",

@@ -65,7 +65,8 @@ def compile_kernel(code: str, name: str) -> Any:
     assert COMPILER is not None
     signature = re.search(rf"__global__ void {name}\((.*?)\)\s*\{{", code, re.S)
     assert signature, f"no kernel {name}"
-    kinds = [re.sub(r"\w+$", "", p.strip()).strip() for p in signature.group(1).split(",")]
+    declared = [p.strip() for p in signature.group(1).split(",") if p.strip()]
+    kinds = [re.sub(r"\w+$", "", p).strip() for p in declared]
     values = ", ".join(f"*({kind} *)args[{k}]" for k, kind in enumerate(kinds))
     meets = "__syncthreads()" in code
     body = (
@@ -124,6 +125,6 @@ def compile_kernel(code: str, name: str) -> Any:
 
 
 def _size(kind: str) -> int:
-    if "*" in kind or kind in ("i64", "double"):
+    if "*" in kind or kind in ("i64", "u64", "double"):
         return 8
     return {"u32": 4, "float": 4}[kind]

@@ -1,6 +1,8 @@
 """A CuPy for tests: arrays on the host, kernels compiled as C++, streams that can be captured and replayed.
 
-It refuses what a GPU would refuse: copies and waits within a capture, kernels without a stream of one's own there.
+It refuses what a GPU would refuse: allocations, copies, waits and the loading of kernels within a capture, kernels
+without a stream of one's own, and everything once the device is `lost`. With `reads_host` it is a device that fetches
+what it was given from the host when it comes to it, as those do that share the host's page tables.
 """
 
 from __future__ import annotations
@@ -60,6 +62,9 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
         _log("get", self.nbytes)
         return bool(self._host)
 
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
+
     def __len__(self) -> int:
         return len(self._host)
 
@@ -85,11 +90,17 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
         if arr.dtype != self.dtype or arr.shape != self.shape:
             raise TypeError(f"{arr.dtype}{arr.shape} into {self.dtype}{self.shape}")
         _log("set", arr.nbytes)
-        self._host[...] = arr
+        if device["reads_host"]:
+            assert stream is not None
+            stream.pending.append(lambda: self._host.__setitem__(..., arr))
+        else:
+            self._host[...] = arr
 
     def get(self, stream: Any = None) -> Any:
         _outside_capture("a copy to pageable memory")
         _log("get", self.nbytes)
+        if stream is not None:
+            stream.settle()
         return self._host.copy()
 
 
@@ -110,7 +121,7 @@ class Graph:
     def launch(self, stream: Any = None) -> None:
         _log("graph", len(self._work))
         for one in self._work:
-            one()
+            (stream or Stream.current[-1]).enqueue(one)
 
 
 class Stream:
@@ -123,6 +134,8 @@ class Stream:
         self.recording: list[Callable[[], None]] | None = None
         self.non_blocking = non_blocking
         self.refuse_capture: Exception | None = None
+        self.pending: list[Callable[[], Any]] = []
+        self.invalidated = False
 
     def __enter__(self) -> Stream:
         Stream.current.append(self)
@@ -134,6 +147,12 @@ class Stream:
     def synchronize(self) -> None:
         _outside_capture("a synchronisation")
         _log("synchronize", 0)
+        self.settle()
+
+    def settle(self) -> None:
+        """Do what the device has put off."""
+        while self.pending:
+            self.pending.pop(0)()
 
     def begin_capture(self, mode: int | None = None) -> None:
         if self.refuse_capture is not None:
@@ -146,42 +165,69 @@ class Stream:
         if self.recording is None:
             raise CUDARuntimeError("cudaErrorIllegalState: the stream is not capturing")
         work, self.recording = self.recording, None
+        if self.invalidated:
+            self.invalidated = False
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
         return Graph(work)
 
     def is_capturing(self) -> bool:
         return self.recording is not None
 
     def enqueue(self, work: Callable[[], None]) -> None:
+        _alive()
         if self.recording is not None:
             self.recording.append(work)
+        elif device["reads_host"]:
+            # A device that is busy comes to nothing before it is waited for.
+            self.pending.append(work)
         else:
             work()
 
 
 class RawKernel:
     def __init__(self, code: str, name: str, options: tuple[str, ...] = ()) -> None:
-        self._name = name
-        self._run = compile_kernel(code, name)
+        self._code, self._name = code, name
+        self._run: Any = None
+
+    def compile(self, log_stream: Any = None) -> None:
+        _outside_capture("the loading of a kernel")
+        if device["compiler"] is not None:
+            raise RuntimeError(device["compiler"])
+        self._run = compile_kernel(self._code, self._name)
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
         assert Stream.current, f"{self._name} launched on no stream"
         assert all(isinstance(arg, np.generic) for arg in args)
         assert block[0] <= 1024
+        assert grid[0] < 1 << 31
+        if self._run is None:
+            self.compile()
+        run = self._run
         _log("kernel", self._name)
-        Stream.current[-1].enqueue(lambda: self._run(grid, block, args))
+        Stream.current[-1].enqueue(lambda: run(grid, block, args))
 
 
 log: list[tuple[str, object]] = []
 memory = {"free": 8 << 30, "total": 16 << 30}
+_SOUND: dict[str, Any] = {"reads_host": False, "compiler": None, "lost": False}
+device = dict(_SOUND)
 
 
 def _log(kind: str, what: object) -> None:
     log.append((kind, what))
 
 
+def _alive() -> None:
+    if device["lost"]:
+        raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+
 def _outside_capture(what: str) -> None:
+    _alive()
     for stream in Stream.known.values():
         if stream.recording is not None:
+            # What is not allowed within a capture ends it, too.
+            stream.invalidated = True
             raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while a stream is capturing")
 
 
@@ -208,6 +254,8 @@ def module() -> types.ModuleType:
         CUDARuntimeError=CUDARuntimeError,
         memGetInfo=lambda: (memory["free"], memory["total"]),
         getDeviceCount=lambda: 1,
+        getDevice=lambda: 0,
+        deviceGetAttribute=lambda which, ordinal: int(device["reads_host"] and which == 88),
     )
     cupy.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
         Stream=Stream, Graph=Graph, runtime=runtime, memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
@@ -232,6 +280,7 @@ def install(monkeypatch: Any) -> Any:
     gc.collect()
     log.clear()
     memory.update(free=8 << 30, total=16 << 30)
+    device.update(_SOUND)
     Stream.known.clear()
     Stream.current.clear()
     made = module()

@@ -14,7 +14,7 @@ state: dict[str, Any] = {}
 
 
 class Session:
-    def __init__(self, model: str, options: Any, providers: Any = None) -> None:
+    def __init__(self, model: str, options: Any, providers: Any = None, enable_fallback: int = 1) -> None:
         if providers is None:
             name, settings = options.plugin
             listed = [name, "CPUExecutionProvider"]
@@ -22,6 +22,12 @@ class Session:
             (name, settings), _ = providers
             listed = [name, "CPUExecutionProvider"]
         state["settings"] = settings
+        if reason := state.get("provider_fails"):
+            if not enable_fallback:
+                raise RuntimeError(reason)
+            # what ONNX Runtime's Python does unless it is told not to
+            print(f"EP Error {reason} when using {listed}")
+            listed = ["CPUExecutionProvider"]
         if state.get("falls_back"):
             # what ONNX Runtime does where a library of the provider is not found: a line on stderr, and the CPU
             listed = ["CPUExecutionProvider"]

@@ -84,6 +84,11 @@ class Runtime:
     def __init__(self, logger: ILogger) -> None:
         assert logger.made
         self._logger = logger
+        if state.get("old_driver"):
+            logger.log(
+                Severity.ERROR, "CUDA initialization failure with error: 35. Please check your CUDA installation"
+            )
+            raise TypeError("pybind11::init(): factory function returned nullptr")
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Engine | None:
         data = bytes(memoryview(serialized_engine))
@@ -197,6 +202,7 @@ class Context:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._scratch = (0, 0)
+        self._warm = False
         state["contexts"] = state.get("contexts", 0) + 1
 
     def set_device_memory(self, memory: int, size: int) -> None:
@@ -208,17 +214,20 @@ class Context:
         if not 0 <= profile_index < len(self._engine.profiles):
             return self._refuse(f"profile {profile_index} is out of range")
         assert self._engine.get_device_memory_size_for_profile_v2(profile_index) <= self._scratch[1]
-        self._profile, self._shapes = profile_index, {}
+        self._profile, self._shapes, self._warm = profile_index, {}, False
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         low, _, high = self._engine.profiles[self._profile].get(name, (shape, shape, shape))
         if not all(a <= n <= b for a, n, b in zip(low, shape, high)):
             return self._refuse(f"setInputShape: {name} {shape} does not satisfy any optimization profiles")
-        self._shapes[name] = tuple(shape)
+        self._shapes[name], self._warm = tuple(shape), False
         return True
 
     def infer_shapes(self) -> list[str]:
+        if state.get("at_odds"):
+            self._refuse("inferShapes: Error Code 7: Internal Error (broadcast dimensions must be conformable)")
+            raise RuntimeError("Failed to infer shapes")
         dynamic = [n for n, mode in self._engine._modes.items() if mode is TensorIOMode.INPUT]
         return [n for n in dynamic if -1 in self._engine.get_tensor_shape(n) and n not in self._shapes]
 
@@ -241,12 +250,19 @@ class Context:
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         state["runs"] = state.get("runs", 0) + 1
-        if state.get("fail_at") == state["runs"]:
+        if state.get("lose_at") == state["runs"]:
+            fake_cupy.device["lost"] = True
+        if state.get("fail_at") == state["runs"] or fake_cupy.device["lost"]:
             return self._refuse("enqueueV3: Error Code 1: Cuda Runtime (an illegal memory access was encountered)")
         if missing := [name for name in self._engine._tensors if name not in self._addresses]:
             return self._refuse(f"enqueueV3: no address for {missing[0]}")
         addresses = dict(self._addresses)
-        fake_cupy.Stream.known[stream_handle].enqueue(lambda: self._compute(addresses))
+        stream = fake_cupy.Stream.known[stream_handle]
+        if stream.is_capturing() and not self._warm:
+            stream.invalidated = True
+            return self._refuse("enqueueV3: the first call after shapes were set allocates, which a capture forbids")
+        self._warm = True
+        stream.enqueue(lambda: self._compute(addresses))
         return True
 
     def _compute(self, addresses: dict[str, int]) -> None:

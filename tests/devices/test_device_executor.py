@@ -21,9 +21,12 @@ from dpmrt.solvers_np import (
     make_schedule,
     run_plan,
 )
+from dpmrt.solvers_np.execution.composition import Update
 from dpmrt.solvers_np.execution.device import noise as device_noise
 from dpmrt.solvers_np.execution.device.executor import DeviceExecutor
-from dpmrt.solvers_np.execution.device.place import Place, place_of
+from dpmrt.solvers_np.execution.device.kernels import Kernels, packed_weights
+from dpmrt.solvers_np.execution.device.place import Place, address, place_of
+from dpmrt.solvers_np.execution.device.source import BAD_NETWORK, BAD_NOISE, BAD_STATE
 
 SHAPE = (2, 3, 5, 7)
 
@@ -77,6 +80,8 @@ CASES = {
     "pndm": lambda: _plan("pndm", 12),
     "lms": lambda: _plan("lms"),
     "learned range": lambda: _plan("ddpm", variance="learned_range"),
+    "langevin": lambda: _plan("predictor-corrector", 4),
+    "langevin of each": lambda: _plan("predictor-corrector", 4, per_sample=True),
 }
 
 
@@ -136,6 +141,50 @@ def test_noise_that_does_not_fit_beforehand_is_copied_row_by_row(cupy: Any, monk
         for _ in range(2):
             _close(executor.run(x, noise=make_noise("torch-cpu", 3)), expected)
         assert not executor.trajectory.captured
+
+
+def test_a_device_that_reads_the_host_s_memory_is_waited_for(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Such a device may come to a copy when the host has written the next numbers over it.
+    monkeypatch.setattr(device_noise, "MOST_TABLE_BYTES", 100)
+    fake_cupy.device["reads_host"] = True
+    plan, x = CASES["ddim eta"](), _start()
+    expected = Executor(plan, Model(), SHAPE).run(x, noise=make_noise("torch-cpu", 3))
+    executor = DeviceExecutor(plan, Model(), SHAPE, place=Place.new(cupy))
+    _close(executor.run(x, noise=make_noise("torch-cpu", 3)), expected)
+
+
+def test_a_run_that_fails_leaves_nothing_under_way(cupy: Any) -> None:
+    plan, model = _plan("ddim"), Model()
+    executor = DeviceExecutor(plan, model, SHAPE, place=Place.new(cupy))
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    executor._script[3][1].insert(0, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        executor.run(_start())
+    # Whoever lets go of buffers and contexts now finds the device done with them.
+    assert fake_cupy.log[-1][0] == "synchronize"
+
+
+def test_rows_of_many_slots_say_where_it_began_as_far_as_there_is_room(cupy: Any) -> None:
+    rows = 20
+    place = Place.new(cupy)
+    there = place.zeros((rows, 64), np.float32)
+    values = np.arange(rows * 64, dtype=np.float32).reshape(rows, 64)
+    values[[3, 18], 5] = np.nan
+    flag = place.zeros(1, np.uint32)
+    matrix = np.zeros((rows, rows))
+    matrix[0] = 0.5
+    update = Update(matrix, (0,))
+    weights = place.zeros(rows, np.float32)
+    place.upload(weights, packed_weights(update, 0))
+    place.upload(there, values)
+    kinds = {3: BAD_NETWORK, 15: BAD_NOISE, 18: BAD_NOISE}
+    with place.work():
+        Kernels(place).update(update, [there[k] for k in range(rows)], weights, address(flag), kinds, 0)()
+    assert int(place.download(flag)[0]) == BAD_NETWORK | BAD_STATE
+    np.testing.assert_allclose(place.download(there)[0], values.sum(0) * 0.5)
 
 
 def test_another_noise_and_another_start_go_through_the_same_capture(cupy: Any) -> None:
@@ -240,12 +289,15 @@ def test_a_wrong_start_is_refused_as_in_numpy(cupy: Any, x: Any, text: str) -> N
 def test_a_capture_that_fails_falls_back_and_says_why(cupy: Any, caplog: pytest.LogCaptureFixture) -> None:
     plan, x = _plan("dpmsolver++", order=2), _start()
     expected = Executor(plan, Model(), SHAPE).run(x)
-    for failure in ("begin", "within"):
+    for failure in ("begin", "within", "quietly"):
         place, model = Place.new(cupy), Model()
         executor = DeviceExecutor(plan, model, SHAPE, place=place)
         executor.run(x)
         if failure == "begin":
             place.stream.refuse_capture = cupy.cuda.runtime.CUDARuntimeError("cudaErrorNotSupported: no graphs here")
+        elif failure == "quietly":
+            # as where a library does what a capture forbids, and does not tell
+            executor._script[2][1].insert(0, lambda to=place.stream: setattr(to, "invalidated", to.is_capturing()))
         else:
             # a network that waits for the device cannot be captured
             executor._script[2][1].insert(0, place.stream.synchronize)
@@ -288,6 +340,16 @@ def test_run_plan_takes_its_namespace_from_the_state(cupy: Any) -> None:
     got = run_plan(plan, network, cupy.asarray(x))
     assert isinstance(got, cupy.ndarray)
     _close(got.get(), run_plan(plan, Model(), x))
+
+
+def test_noise_that_was_drawn_on_the_device_is_fetched(cupy: Any) -> None:
+    plan, x = _plan("ddim", eta=1.0), _start()
+
+    def draw(shape: Any) -> Any:
+        return np.full(shape, 0.3, np.float32)
+
+    got = DeviceExecutor(plan, Model(), SHAPE, place=Place.new(cupy)).run(x, noise=lambda s: cupy.asarray(draw(s)))
+    _close(got, Executor(plan, Model(), SHAPE).run(x, noise=draw))
 
 
 def test_what_cuda_refuses_is_a_typed_error(cupy: Any) -> None:

@@ -100,7 +100,9 @@ def test_a_cache_that_is_not_what_its_name_says_is_refused(
         _cache(root, state)
 
 
-def test_the_processor_is_never_used_quietly(tmp_path: Path, cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_processor_is_never_used_quietly(
+    tmp_path: Path, cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = write_bundle(tmp_path / "bundle")
     device_bundles.put_gpu(monkeypatch)
     state = fake_ort_gpu.install(monkeypatch, *ALL)
@@ -109,6 +111,13 @@ def test_the_processor_is_never_used_quietly(tmp_path: Path, cupy: Any, monkeypa
         load(root, "ort-cuda")
     assert caught.value.got == "CPUExecutionProvider"
     state["falls_back"] = False
+    state["provider_fails"] = "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"
+    for engine in ("ort-cuda", "ort-tensorrt-rtx"):
+        with pytest.raises(BackendError, match="ONNX Runtime cannot open the network with") as caught:
+            load(root, engine)
+        assert caught.value.got == state["provider_fails"]
+    assert capsys.readouterr().out == ""
+    state["provider_fails"] = None
     with load(root, "ort-cuda") as pipeline:
         state["fail"] = True
         with pytest.raises(BackendError, match="the network failed in ONNX Runtime"):

@@ -225,6 +225,56 @@ def test_a_network_that_fails_is_named(labelled: Path, gpu: Any) -> None:
         assert np.isfinite(pipeline.sample(2, steps=5, label=1)).all()
 
 
+def test_a_device_that_is_lost_ends_in_one_error(labelled: Path, gpu: Any) -> None:
+    # After a fault every call to CUDA fails, those that close things too.
+    gpu["lose_at"] = 3
+    with pytest.raises(BackendError, match="the network failed in TensorRT"), load(labelled, "tensorrt") as pipeline:
+        pipeline.sample(2, steps=5, label=1)
+
+
+def test_a_driver_too_old_for_tensorrt(labelled: Path, gpu: Any) -> None:
+    gpu["old_driver"] = True
+    with pytest.raises(BackendError, match="TensorRT cannot be started") as caught:
+        load(labelled, "tensorrt")
+    assert "CUDA initialization failure with error: 35" in str(caught.value.got)
+    assert "update the driver" in str(caught.value.fix)
+
+
+def test_shapes_that_the_graph_itself_refuses(labelled: Path, gpu: Any) -> None:
+    with load(labelled, "tensorrt") as pipeline:
+        gpu["at_odds"] = True
+        with pytest.raises(BackendError, match="TensorRT finds the inputs' shapes at odds") as caught:
+            pipeline.sample(2, steps=2, label=1)
+        assert "broadcast dimensions must be conformable" in str(caught.value.got)
+
+
+@pytest.mark.parametrize(
+    ("what", "text", "fix"),
+    [
+        ("too old", "12.3.0", "pip install --upgrade"),
+        ("no compiler", "CuPy failed to load libnvrtc.so.13", "cupy-cuda13x[ctk]"),
+        ("no headers", "Failed to find CUDA headers", "CUDA_PATH"),
+    ],
+)
+def test_a_cupy_that_will_not_do(
+    labelled: Path, cupy: Any, monkeypatch: pytest.MonkeyPatch, what: str, text: str, fix: str
+) -> None:
+    if what == "too old":
+        monkeypatch.setattr(cupy, "__version__", text)
+    else:
+        fake_cupy.device["compiler"] = f"{text}: no such file"
+    with pytest.raises(BackendError, match=r"CuPy is too old|CuPy cannot compile kernels") as caught:
+        load(labelled, "tensorrt")
+    assert text in str(caught.value.got)
+    assert fix in str(caught.value.fix)
+    # Two packages of CuPy at once overwrite one another: the one that is there is the one to mend.
+    module = "dpmrt.runtime.devices.cupy_device.packages_distributions"
+    monkeypatch.setattr(module, lambda: {"cupy": ["cupy-cuda12x"]})
+    with pytest.raises(BackendError) as caught:
+        load(labelled, "tensorrt")
+    assert "cupy-cuda12x[ctk]" in str(caught.value.fix)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "altered", "foreign"])
 def test_a_damaged_engine_never_loads(tmp_path: Path, gpu: Any, damage: str) -> None:
     root = write_bundle(tmp_path / "bundle")

@@ -155,11 +155,12 @@ def test_open_sizes(tmp_path: Path) -> None:
     assert report.passed
     assert report.shape == (1, 6, 8)
     assert [call.sizes for call in report.backends[0].calls[4:]] == [
-        *2 * [{"batch": 3, "height": 8, "width": 12}],
-        *2 * [{"batch": 1, "height": 4, "width": 12}],
-        *2 * [{"batch": 1, "height": 8, "width": 4}],
+        *2 * [{"batch": 3, "height": 6, "width": 8}],
+        *2 * [{"batch": 1, "height": 2, "width": 8}],
+        *2 * [{"batch": 1, "height": 6, "width": 4}],
     ]
     usual = verify(bundle, steps=2, plot=False)
+    assert [call.sizes for call in usual.backends[0].calls[4:6]] == 2 * [{"batch": 3, "height": 8, "width": 12}]
     assert usual.shape == (1, 8, 12)
     with pytest.raises(OptionError, match=r"no samples of this shape(.|\n)*width: 4 to 16, in multiples of 4"):
         verify(bundle, shape=(1, 8, 10))

@@ -391,3 +391,15 @@ def test_sampling_stays_small(plain: Path, tmp_path: Path) -> None:
     )
     done = _python("-c", code, "sample", plain, "-o", tmp_path / "a.png")
     assert int(done.stdout.split()[-1]) < 150 * 1024
+
+
+def test_ctrl_c_while_the_command_line_is_imported(tmp_path: Path) -> None:
+    """A `click` that is interrupted while it loads, as an impatient user does it."""
+    (tmp_path / "click.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    )
+    command = [sys.executable, "-m", "dpmrt.runtime", "inspect", "digits"]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "cancelled")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dpmrt.errors import ArrayError, NonFiniteError, SamplingCancelled
@@ -19,6 +19,7 @@ from dpmrt.solvers_np import (
     Discard,
     DynamicThreshold,
     Executor,
+    Langevin,
     NumpyNoise,
     RowList,
     StepEvent,
@@ -64,19 +65,22 @@ def plans(draw: st.DrawFn) -> StepPlan:
         common = {
             "state": draw(numbers),
             "history": {k: draw(numbers) for k in sorted(written) if draw(st.booleans())},
-            "noise": draw(st.sampled_from([0.0, 0.0, 0.3])),
+            "noise": draw(st.sampled_from([0.0, 0.3])),
             "keep": keep,
         }
         if not called:
             rows.move(**common)
             continue
+        limit = draw(limits)
+        steps = [None, Langevin(0.3), Langevin(0.2, True)] if limit is None and common["noise"] else [None]
         rows.call(
             float(t),
             slot,
             out=out,
             level=(0.6, 0.8),
             convert=(draw(numbers), draw(numbers)),
-            instruction=draw(limits),
+            instruction=limit,
+            noise_instruction=draw(st.sampled_from(steps)),
             restore=(draw(numbers), draw(numbers)),
             in_scale=draw(st.sampled_from([1.0, 1.0, 0.5])),
             **common,
@@ -97,10 +101,21 @@ def by_the_book(plan: StepPlan, model: Callable, x: np.ndarray, noise: np.ndarra
             slots[q] = plan.restore[row, 0] * x + plan.restore[row, 1] * slots[q]
         if keep >= 0:
             slots[keep] = x
+        z = next(draws) if plan.noise[row] != 0 else 0.0
+        if plan.noise_instruction[row] >= 0:
+            h = step_of(plan.instructions[plan.noise_instruction[row]], slots[q], z)
+            slots[q], z = h**2 * slots[q], h * z
         x = plan.weights[row, 0] * x + sum(w * s for w, s in zip(plan.weights[row, 1:], slots))
-        if plan.noise[row] != 0:
-            x = x + plan.noise[row] * next(draws)
+        x = x + plan.noise[row] * z
     return x
+
+
+def step_of(instruction: Langevin, score: np.ndarray, z: np.ndarray) -> np.ndarray:
+    norms = [np.linalg.norm(a.reshape(len(a), -1), axis=1) for a in (score, z)]
+    if not instruction.per_sample:
+        norms = [np.full_like(norm, norm.mean()) for norm in norms]
+    assume(norms[0].min() > 1e-6)  # a score of zeros is an error
+    return (instruction.snr * norms[1] / norms[0]).reshape(-1, *[1] * (score.ndim - 1))
 
 
 def limited(instruction: Clip | DynamicThreshold, x0: np.ndarray) -> np.ndarray:

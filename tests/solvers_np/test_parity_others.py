@@ -163,11 +163,14 @@ def test_ddpm_listed_times(check: Callable, times: list[int]) -> None:
         check(config, len(times))
 
 
-# The predictor of the variance-exploding SDE.
+# The variance-exploding SDE.
 
 
 def predicted(peer: Any, config: Config, steps: int, data: tuple[np.ndarray, ...]) -> tuple[list, np.ndarray, float]:
-    """Return diffusers' states, the last of them the mean, what its pipeline tells the network, and the scale."""
+    """Return diffusers' states, the last of them the mean, what its pipeline tells the network, and the scale.
+
+    Each step is corrected `correct_steps` times first, as in ScoreSdeVePipeline.
+    """
     x, outputs, noise = data
     torch, double = peer.torch, x.dtype == np.float64
     scheduler = peer.scheduler(config, double=double)
@@ -176,13 +179,18 @@ def predicted(peer: Any, config: Config, steps: int, data: tuple[np.ndarray, ...
     with peer.float64(scheduler, double):
         scheduler.set_timesteps(steps)
         scheduler.set_sigmas(steps)
-        for i, t in enumerate(scheduler.timesteps):
-            z = torch.from_numpy(noise[i])
-            with unittest.mock.patch.object(module, "randn_tensor", lambda *a, z=z, **k: z):
-                found = scheduler.step_pred(torch.from_numpy(outputs[i]), t, state)
-            state = found.prev_sample
-            states.append((state if i < steps - 1 else found.prev_sample_mean).numpy().copy())
-    return states, scheduler.sigmas.numpy(), scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            for correct in [*[True] * config["correct_steps"], False]:
+                i = len(states)
+                z, output = torch.from_numpy(noise[i]), torch.from_numpy(outputs[i])
+                with unittest.mock.patch.object(module, "randn_tensor", lambda *a, z=z, **k: z):
+                    if correct:
+                        state = scheduler.step_correct(output, state).prev_sample
+                    else:
+                        found = scheduler.step_pred(output, t, state)
+                        state = found.prev_sample
+                states.append((state if i < len(outputs) - 1 else found.prev_sample_mean).numpy().copy())
+    return states, scheduler.sigmas.numpy().repeat(1 + config["correct_steps"]), scheduler.init_noise_sigma
 
 
 def assert_sde_ve(peer: Any, config: Config, steps: int, single: float = math.inf) -> None:
@@ -200,12 +208,14 @@ def assert_sde_ve(peer: Any, config: Config, steps: int, single: float = math.in
     assert worst(states_of(plan, *narrow), predicted(peer, config, steps, narrow)[0]) < single, reproduce
 
 
+@pytest.mark.parametrize("correct_steps", [0, 1, 3])
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 100])
 @pytest.mark.parametrize("ends", [(0.01, 1348.0), (0.01, 50.0), (0.2, 3.0)])
-def test_sde_ve(peer: Any, ends: tuple[float, float], steps: int) -> None:
+def test_sde_ve(peer: Any, ends: tuple[float, float], steps: int, correct_steps: int) -> None:
     # above a few steps diffusers' float32 table of sigmas decides the last digits of their differences
     single = 1e-5 if steps < 20 else 1e-4
-    assert_sde_ve(peer, {"sigma_min": ends[0], "sigma_max": ends[1]}, steps, single)
+    config = {"sigma_min": ends[0], "sigma_max": ends[1], "correct_steps": correct_steps}
+    assert_sde_ve(peer, config, steps, single)
 
 
 @given(
@@ -213,14 +223,24 @@ def test_sde_ve(peer: Any, ends: tuple[float, float], steps: int) -> None:
     high=st.floats(2.0, 2000.0),
     eps=st.sampled_from([1e-5, 1e-3]),
     steps=st.integers(1, 60),
+    correct_steps=st.integers(0, 2),
+    snr=st.floats(0.01, 0.6),
 )
-def test_drawn_sde_ve(peer: Any, low: float, high: float, eps: float, steps: int) -> None:
-    assert_sde_ve(peer, {"sigma_min": low, "sigma_max": high, "sampling_eps": eps}, steps)
+def test_drawn_sde_ve(
+    peer: Any, low: float, high: float, eps: float, steps: int, correct_steps: int, snr: float
+) -> None:
+    config = {"sigma_min": low, "sigma_max": high, "sampling_eps": eps, "correct_steps": correct_steps, "snr": snr}
+    assert_sde_ve(peer, config, steps)
 
 
-def test_sde_ve_refuses_its_corrector() -> None:
-    for keys in ({}, {"correct_steps": 2}):
-        with pytest.raises(OptionError, match=r"(?s)Langevin corrector is not linear.*correct_steps=0"):
+def test_sde_ve_corrects_by_default_and_refuses_what_it_cannot_do() -> None:
+    assert plan_from_diffusers({"_class_name": SDE_VE}, 10).calls == 20
+    for keys, text in (
+        ({"correct_steps": -1}, "correct_steps is out of range"),
+        ({"correct_steps": 0.5}, "correct_steps is out of range"),
+        ({"snr": 0.0}, "snr must be positive"),
+    ):
+        with pytest.raises(OptionError, match=text):
             plan_from_diffusers({"_class_name": SDE_VE, **keys}, 10)
     with pytest.raises(OptionError, match=r"no key of this name here\n.*clip_sample"):
         plan_from_diffusers({"_class_name": SDE_VE, "correct_steps": 0, "clip_sample": True}, 10)

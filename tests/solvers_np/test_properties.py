@@ -16,8 +16,9 @@ from dpmrt.solvers_np.options import accepted
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 SCHEDULE_OF = {name: make_schedule(name) for name in ("linear", "scaled_linear", "cosine", "squaredcos_cap_v2")}
-SOLVER_OPTIONS = [(name, dict(case.options)) for name, case in cases() if SOLVERS[name].exact]
-DETERMINISTIC = [(name, dict(case.options)) for name, case in cases() if not is_stochastic(name, case)]
+EXACT = [(name, case) for name, case in cases() if SOLVERS[name].exact]
+SOLVER_OPTIONS = [(name, dict(case.options)) for name, case in EXACT]
+DETERMINISTIC = [(name, dict(case.options)) for name, case in EXACT if not is_stochastic(name, case)]
 WITH_DENOISING = [pair for pair in DETERMINISTIC if "denoise_to_zero" in accepted(SOLVERS[pair[0]].make)]
 GRID_NAMES = ("uniform", "quadratic", "logsnr", "linspace", "leading", "trailing", "karras", "exponential", "beta")
 

@@ -13,18 +13,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dpmrt.errors import ArrayError, NonFiniteError
+from dpmrt.errors import ArrayError
+from dpmrt.solvers_np.execution.checks import bad_start, check_binding, check_start
 from dpmrt.solvers_np.execution.composition import Layout, Step, Update, compose
 from dpmrt.solvers_np.execution.device.graph import Trajectory
 from dpmrt.solvers_np.execution.device.kernels import Kernels, Launch, packed_weights
 from dpmrt.solvers_np.execution.device.noise import DeviceNoise
 from dpmrt.solvers_np.execution.device.place import Place, address
-from dpmrt.solvers_np.execution.device.source import BAD_NETWORK, BAD_NOISE, BAD_SECOND, BAD_STATE
+from dpmrt.solvers_np.execution.device.source import BAD_NETWORK, BAD_NOISE, BAD_SCORE, BAD_SECOND, BAD_STATE
 from dpmrt.solvers_np.execution.events import Callback, StepEvent, tell
 from dpmrt.solvers_np.execution.failures import Culprit, not_finite
 from dpmrt.solvers_np.execution.hooks import Hook, HookRunner, check_hooks
 from dpmrt.solvers_np.noise import NoiseSource, as_source
-from dpmrt.solvers_np.plans.instructions import LearnedRange, LearnedVariance
+from dpmrt.solvers_np.plans.instructions import Langevin, LearnedRange, LearnedVariance
 from dpmrt.solvers_np.plans.plan import StepPlan
 
 DeviceCall = Callable[[int, int], None]
@@ -53,12 +54,7 @@ class DeviceExecutor:
         self, plan: StepPlan, model: Any, shape: Sequence[int], dtype: DTypeLike = np.float32, *, place: Place
     ) -> None:
         self.plan = plan
-        self.shape = tuple(int(n) for n in shape)
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-            raise ArrayError("the state must be float32 or float64", got=self.dtype)
-        if len(self.shape) < 2 or min(self.shape) < 1:
-            raise ArrayError("the shape needs a batch axis and at least one more", got=self.shape)
+        self.shape, self.dtype = check_binding(shape, dtype)
         self._place = place
         self._digest = plan.digest()
         self._model = model if hasattr(model, "bind_device") else _Function(model)
@@ -84,6 +80,7 @@ class DeviceExecutor:
         shaped = [self._rows[k][:size].reshape(self.shape) for k in range(layout.count)]
         self._x, self._slots = shaped[layout.state], [shaped[k] for k in layout.slots]
         self._z = None if layout.noise is None else shaped[layout.noise]
+        self._norms = place.zeros(2 * self.shape[0], np.float64)
         self._kernels = Kernels(place)
         self._layout = layout
         times = [float(t) for t in plan.timesteps]
@@ -116,16 +113,21 @@ class DeviceExecutor:
                 self._clear_rows()
                 self._trajectory.forget()
             self._unfinished = True
-            self._place.upload(self._x, start)
-            if source is not None and self._noise is not None and self._noise.whole:
-                self._noise.draw_all(source, self._steps)
-            streamed = self._noise is not None and not self._noise.whole
-            if callback is None and not hooks and not streamed and self._model.capturable:
-                self._trajectory.run(self._key())
-            else:
-                self._enqueue(source, callback, self._hooked(hooks))
-            self._check_flags()
-            result = self._place.download(self._x)
+            try:
+                self._place.upload(self._x, start)
+                if source is not None and self._noise is not None and self._noise.whole:
+                    self._noise.draw_all(source, self._steps)
+                streamed = self._noise is not None and not self._noise.whole
+                if callback is None and not hooks and not streamed and self._model.capturable:
+                    self._trajectory.run(self._key())
+                else:
+                    self._enqueue(source, callback, self._hooked(hooks))
+                self._check_flags()
+                result = self._place.download(self._x)
+            except BaseException:
+                # Buffers may be let go of now, and what was enqueued before the failure still uses them.
+                self._place.settle()
+                raise
         self._unfinished = False
         return result if host else self._place.xp.asarray(result)
 
@@ -136,16 +138,11 @@ class DeviceExecutor:
         return HookRunner(hooks, self.plan, self._x, self._slots, self._input, second, self._place.xp)
 
     def _checked(self, x: NDArray[Any]) -> NDArray[Any]:
-        if x.shape != self.shape:
-            raise ArrayError("the initial state has the wrong shape", got=x.shape, expected=self.shape)
-        if x.dtype.kind != "f":
-            raise ArrayError("the initial state has the wrong dtype", got=x.dtype, expected="a floating-point dtype")
+        check_start(x, self.shape)
         with np.errstate(all="ignore"):
             start = x.astype(self.dtype)
-        finite = np.isfinite(start)
-        if not finite.all():
-            index = tuple(int(i) for i in np.unravel_index(int(np.flatnonzero(~finite)[0]), x.shape))
-            raise NonFiniteError("the initial state holds NaN or infinity", got=f"{start[index]} at {index}")
+        if error := bad_start(start):
+            raise error
         return start
 
     def _key(self) -> Hashable:
@@ -184,17 +181,22 @@ class DeviceExecutor:
             first: list[Launch] = []
             if step.out >= 0:
                 first.append(_fixed(call, calls, step.out))
-            if step.before is not None and step.instruction is not None:
+            if step.before is not None:
                 first.append(self._update(step.before, {}, row))
+            if step.instruction is not None:
                 first.append(self._kernels.instruction(step.instruction, self._slots[step.slot]))
             kinds = self._kinds(step)
             second: list[Launch] = []
             noise = None
             if step.noisy and self._noise is not None:
                 noise, instruction = self._noise.row(draws), step.noise_instruction
+                drawn, flag = (self._noise.origin(draws), self._z), address(self._flags) + 4 * row
                 if isinstance(instruction, (LearnedRange, LearnedVariance)) and self._whole is not None:
-                    origin, flag = self._noise.origin(draws), address(self._flags) + 4 * row
-                    second.append(self._kernels.learned(instruction, self._whole, (origin, self._z), flag))
+                    second.append(self._kernels.learned(instruction, self._whole, drawn, flag))
+                    noise = None
+                elif isinstance(instruction, Langevin):
+                    score = self._slots[step.slot]
+                    second += self._kernels.langevin(instruction, score, drawn, self._norms, flag)
                     noise = None
                 draws += 1
             second.append(self._update(step.after, kinds, row, noise))
@@ -240,7 +242,7 @@ class DeviceExecutor:
 
     def _check_flags(self) -> None:
         flags = self._place.download(self._flags)
-        wrong = np.flatnonzero(flags & (BAD_STATE | BAD_NETWORK | BAD_NOISE))
+        wrong = np.flatnonzero(flags & (BAD_STATE | BAD_NETWORK | BAD_NOISE | BAD_SCORE))
         if not wrong.size:
             return
         row = int(wrong[0])
@@ -249,6 +251,7 @@ class DeviceExecutor:
             (BAD_NETWORK, "network"),
             (BAD_SECOND, "second"),
             (BAD_NOISE, "noise"),
+            (BAD_SCORE, "score"),
         )
         culprit: Culprit = next((name for bit, name in causes if int(flags[row]) & bit), "state")
         raise not_finite(culprit, call=calls + 1, calls=self.plan.calls, t=step.t)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmrt.solvers_np.execution.composition import Update
-from dpmrt.solvers_np.execution.device import source
+from dpmrt.solvers_np.execution.device import langevin_source, source
 from dpmrt.solvers_np.execution.device.place import Place, address
-from dpmrt.solvers_np.plans.instructions import Clip, Instruction, LearnedRange, LearnedVariance
+from dpmrt.solvers_np.plans.instructions import Clip, Instruction, Langevin, LearnedRange, LearnedVariance
 
 Launch = Callable[[], None]
 _THREADS, _MOST_BLOCKS = 256, 4096
@@ -35,10 +35,10 @@ class Kernels:
         # The state comes first, as the kernel looks at its first target.
         targets = ordered_targets(update, state)
         kernel = self._kernel(*source.update_source(len(targets), len(used), dtype.name))
-        marks = sum(kinds.get(column, 0) << (4 * k) for k, column in enumerate(used))
+        marks = sum(kinds.get(column, 0) << (4 * k) for k, column in enumerate(used[: source.MOST_MARKED]))
         kind = source.BAD_STATE if targets[0] == state and kinds else 0
         pointers = [np.uint64(address(rows[k])) for k in (*targets, *used)]
-        head = (np.int64(packs), np.uint64(address(weights)), np.uint64(flag), np.int64(marks), np.uint32(kind))
+        head = (np.int64(packs), np.uint64(address(weights)), np.uint64(flag), np.uint64(marks), np.uint32(kind))
         return _spread(kernel, packs, (*head, *pointers))
 
     def move(
@@ -92,6 +92,25 @@ class Kernels:
         scale = (real(half), real(shift), np.uint32(isinstance(instruction, LearnedVariance)))
         args = (*place, np.uint64(origin), _at(z, 0), *scale, np.uint64(flag), np.uint32(source.BAD_SECOND))
         return _spread(kernel, z.size, args)
+
+    def langevin(
+        self, instruction: Langevin, score: Any, noise: tuple[int, Any], norms: Any, flag: int
+    ) -> tuple[Launch, ...]:
+        """Return what scales the score, and z = h * noise, by the step of their norms; `norms` is room for them."""
+        origin, z = noise
+        name, batch, block = z.dtype.name, len(z), z.size // len(z)
+        where = (_at(score, 0), np.uint64(origin))
+        measure = self._kernel(*langevin_source.norms_source(name))
+        settle = self._kernel(*langevin_source.step_source(name))
+        scale = self._kernel(*langevin_source.scale_source(name))
+        kind = (np.float64(instruction.snr), np.uint32(instruction.per_sample))
+        settled = (np.int64(batch), _at(norms, 0), *kind, np.uint64(flag), np.uint32(source.BAD_SCORE))
+        threads = (langevin_source.NORM_THREADS,)
+        return (
+            functools.partial(measure, (batch,), threads, (np.int64(block), *where, _at(norms, 0))),
+            functools.partial(settle, (1,), (1,), settled),
+            _spread(scale, z.size, (np.int64(z.size), np.int64(block), _at(norms, 0), *where, _at(z, 0))),
+        )
 
     def bytes(self, origin: int, target: Any) -> Launch:
         """Return a copy of all bytes of `target` from an address."""

@@ -13,18 +13,28 @@ from numpy.typing import DTypeLike, NDArray
 
 from dpmrt.errors import BackendError, DpmrtError
 
+#: cudaDevAttrPageableMemoryAccess, from CUDA's driver_types.h
+_READS_HOST = 88
+
 
 @dataclass(frozen=True)
 class Place:
-    """Where device arrays live (`xp`, CuPy) and the stream that everything is ordered on."""
+    """Where device arrays live (`xp`, CuPy) and the stream that everything is ordered on.
+
+    `reads_host` says that the device reads ordinary memory of the host by itself. Elsewhere CUDA has put a copy of
+    such memory aside when an asynchronous transfer returns; there it need not.
+    """
 
     xp: Any
     stream: Any
+    reads_host: bool = False
 
     @staticmethod
     def new(xp: Any) -> Place:
         """Return a place with a stream of its own, which a graph can be captured on."""
-        return Place(xp, xp.cuda.Stream(non_blocking=True))
+        cuda = xp.cuda.runtime
+        reads_host = bool(cuda.deviceGetAttribute(_READS_HOST, cuda.getDevice()))
+        return Place(xp, xp.cuda.Stream(non_blocking=True), reads_host)
 
     def zeros(self, shape: int | Sequence[int], dtype: DTypeLike) -> Any:
         """Return a zeroed array, allocated for the stream."""
@@ -34,11 +44,18 @@ class Place:
     def upload(self, target: Any, values: NDArray[Any]) -> None:
         """Copy from the host, in the order of the stream; the host array may be changed as soon as this returns."""
         target.set(np.ascontiguousarray(values, dtype=target.dtype).reshape(target.shape), stream=self.stream)
+        if self.reads_host:
+            self.stream.synchronize()
 
     def download(self, source: Any) -> NDArray[Any]:
         """Return a copy on the host, when all that the stream was given before is done."""
         values: NDArray[Any] = source.get(stream=self.stream)
         return values
+
+    def settle(self) -> None:
+        """Wait for what was enqueued, after a failure; a device that is lost has nothing left to wait for."""
+        with contextlib.suppress(Exception):
+            self.stream.synchronize()
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:

@@ -10,14 +10,18 @@ from __future__ import annotations
 PACK_BYTES = 16
 
 #: what a step's flag says was not finite
-BAD_STATE, BAD_NETWORK, BAD_SECOND, BAD_NOISE = 1, 2, 4, 8
+BAD_STATE, BAD_NETWORK, BAD_SECOND, BAD_NOISE, BAD_SCORE = 1, 2, 4, 8, 16
+
+#: sources of a row that four bits of one word each are left for
+MOST_MARKED = 16
 
 TYPES = {"float16": "half16", "float32": "float", "float64": "double"}
 _BITS = {"float32": ("unsigned int", 32), "float64": ("unsigned long long", 64)}
-_LOOP = "for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x)"
+LOOP = "for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x)"
 
-_PRELUDE = r"""
+PRELUDE = r"""
 typedef long long i64;
+typedef unsigned long long u64;
 typedef unsigned int u32;
 #ifndef DPMRT_SHIM
 struct half16 { unsigned short bits; };
@@ -38,29 +42,30 @@ def update_source(targets: int, sources: int, dtype: str) -> tuple[str, str]:
     """Return source and name of the kernel that applies a row of weights in one pass over memory.
 
     Each of `targets` rows becomes a weighted sum of `sources` rows, which may be the same ones. `kinds` holds four
-    bits a source: what to flag if it is not finite; `kind` is the same for the first target.
+    bits a source, of the first sixteen: what to flag if it is not finite; `kind` is the same for the first target.
     """
     real, width = TYPES[dtype], PACK_BYTES // (4 if dtype == "float32" else 8)
     name = f"update_{targets}_{sources}"
     params = [f"Pack *t{k}" for k in range(targets)] + [f"const Pack *s{k}" for k in range(sources)]
     loads = " ".join(f"Pack a{k} = s{k}[i];" for k in range(sources))
-    marks = " ".join(f"if (bad(a{k}.v[j])) seen |= (u32)(kinds >> {4 * k}) & 15u;" for k in range(sources))
+    marked = range(min(sources, MOST_MARKED))
+    marks = " ".join(f"if (bad(a{k}.v[j])) seen |= (u32)(kinds >> {4 * k}) & 15u;" for k in marked)
     sums = "\n".join(
         f"            r{t}.v[j] = {' + '.join(f'w[{t * sources + k}] * a{k}.v[j]' for k in range(sources))};"
         for t in range(targets)
     )
     stores = " ".join(f"t{k}[i] = r{k};" for k in range(targets))
     return (
-        f"""{_PRELUDE}
+        f"""{PRELUDE}
 struct alignas({PACK_BYTES}) Pack {{ {real} v[{width}]; }};
-extern "C" __global__ void {name}(i64 count, const {real} *weights, u32 *flag, i64 kinds, u32 kind,
+extern "C" __global__ void {name}(i64 count, const {real} *weights, u32 *flag, u64 kinds, u32 kind,
     {", ".join(params)})
 {{
     {real} w[{targets * sources}];
     #pragma unroll
     for (int k = 0; k < {targets * sources}; ++k) w[k] = weights[k];
     u32 seen = 0;
-    {_LOOP} {{
+    {LOOP} {{
         {loads}
         Pack {", ".join(f"r{k}" for k in range(targets))};
         #pragma unroll
@@ -81,11 +86,11 @@ extern "C" __global__ void {name}(i64 count, const {real} *weights, u32 *flag, i
 def move_source(source: str, target: str) -> tuple[str, str]:
     """Return the kernel that copies blocks of numbers from one pitch to another, cast, and several times over."""
     return (
-        f"""{_PRELUDE}
+        f"""{PRELUDE}
 extern "C" __global__ void move(i64 count, i64 block, const {TYPES[source]} *from, i64 from_pitch,
                                 {TYPES[target]} *to, i64 to_pitch, i64 copies, i64 copy_pitch)
 {{
-    {_LOOP} {{
+    {LOOP} {{
         const i64 outer = i / block, inner = i % block;
         const auto value = wide(from[outer * from_pitch + inner]);
         for (i64 k = 0; k < copies; ++k) put(&to[k * copy_pitch + outer * to_pitch + inner], value);
@@ -100,12 +105,12 @@ def combine_source(source: str, target: str) -> tuple[str, str]:
     """Return the kernel of guidance: null + scale * (given - null), the scale read from the device."""
     real = TYPES[target]
     return (
-        f"""{_PRELUDE}
+        f"""{PRELUDE}
 extern "C" __global__ void combine(i64 count, i64 block, const {TYPES[source]} *given, const {TYPES[source]} *null,
                                    i64 from_pitch, {real} *to, i64 to_pitch, const {real} *scale)
 {{
     const {real} by = *scale;
-    {_LOOP} {{
+    {LOOP} {{
         const i64 outer = i / block, inner = i % block;
         const {real} other = ({real})wide(null[outer * from_pitch + inner]);
         to[outer * to_pitch + inner] = (({real})wide(given[outer * from_pitch + inner]) - other) * by + other;
@@ -120,10 +125,10 @@ def clip_source(dtype: str) -> tuple[str, str]:
     """Return the kernel that limits numbers, and leaves NaN."""
     real = TYPES[dtype]
     return (
-        f"""{_PRELUDE}
+        f"""{PRELUDE}
 extern "C" __global__ void clip(i64 count, {real} *x, {real} limit)
 {{
-    {_LOOP} {{
+    {LOOP} {{
         const {real} v = x[i];
         x[i] = v < -limit ? -limit : (v > limit ? limit : v);
     }}
@@ -137,11 +142,11 @@ def learned_source(dtype: str) -> tuple[str, str]:
     """Return the kernel that scales noise by the deviation that the second part of the output stands for."""
     real = TYPES[dtype]
     return (
-        f"""{_PRELUDE}
+        f"""{PRELUDE}
 extern "C" __global__ void learned(i64 count, i64 block, const {real} *second, i64 pitch, const {real} *from,
                                    {real} *to, {real} half, {real} shift, u32 variance, u32 *flag, u32 kind)
 {{
-    {_LOOP} {{
+    {LOOP} {{
         const {real} given = second[(i / block) * pitch + i % block];
         const {real} deviation = variance ? sqrt(given) : exp(given * half + shift);
         if (bad(deviation)) atomicOr(flag, kind);
@@ -160,7 +165,7 @@ def threshold_source(dtype: str) -> tuple[str, str]:
     """
     real, (bits, width) = TYPES[dtype], _BITS[dtype]
     return (
-        f"""{_PRELUDE}
+        f"""{PRELUDE}
 typedef {bits} Bits;
 union Word {{ {real} value; Bits bits; }};
 __device__ inline Bits magnitude({real} v) {{ Word w; w.value = v; return w.bits & ((~(Bits)0) >> 1); }}
@@ -219,10 +224,10 @@ extern "C" __global__ void threshold(i64 count, {real} *all, i64 low, i64 high, 
 def bytes_source() -> tuple[str, str]:
     """Return the kernel that copies a few bytes: the time of a step, from a table."""
     return (
-        f"""{_PRELUDE}
+        f"""{PRELUDE}
 extern "C" __global__ void bytes(i64 count, const unsigned char *from, unsigned char *to)
 {{
-    {_LOOP} to[i] = from[i];
+    {LOOP} to[i] = from[i];
 }}
 """,
         "bytes",
@@ -232,10 +237,10 @@ extern "C" __global__ void bytes(i64 count, const unsigned char *from, unsigned 
 def clear_source() -> tuple[str, str]:
     """Return the kernel that sets words to zero."""
     return (
-        f"""{_PRELUDE}
+        f"""{PRELUDE}
 extern "C" __global__ void clear(i64 count, u32 *to)
 {{
-    {_LOOP} to[i] = 0;
+    {LOOP} to[i] = 0;
 }}
 """,
         "clear",

@@ -301,7 +301,11 @@ def test_an_operator_that_is_used_wrongly(tiny: Path) -> None:
     model.graph.node.insert(1, bad)
     model.graph.output.append(helper.make_tensor_value_info("nonsense", TensorProto.FLOAT, None))
     rewrite(tiny, model)
-    assert "bad_product (MatMul)" in refused(tiny, "TensorRT's parser refused the graph")
+    text = refused(tiny, "TensorRT's parser refused the graph")
+    assert "bad_product (MatMul)" in text
+    # What is wrong is the graph: that there is no driver the library mentions by the way.
+    assert "cudaError 35" not in text
+    assert "fix:      export the network again: dpmrt export SOURCE -o BUNDLE" in text
 
 
 def refused(root: Path, what: str) -> str:
@@ -337,6 +341,26 @@ def test_a_crash_of_the_library_is_an_error(tiny: Path, monkeypatch: pytest.Monk
         building.build_prepared(ready)
     log = Path(str(caught.value.got).rpartition("log: ")[2])
     assert "last words" in log.read_text()
+
+
+def test_a_library_that_makes_no_builder(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # As the real one where the driver is too old for its CUDA: a word in the log, and nothing returned.
+    package = tmp_path / "mute/tensorrt_rtx.py"
+    package.parent.mkdir()
+    package.write_text(
+        f"__version__ = {request.prepare(tiny).request.library.version!r}\n"
+        "class ILogger:\n"
+        "    VERBOSE, ERROR, INTERNAL_ERROR = 'VERBOSE', 'ERROR', 'INTERNAL_ERROR'\n"
+        "    def __init__(self): pass\n"
+        "class Builder:\n"
+        "    def __init__(self, logger):\n"
+        "        logger.log('ERROR', 'CUDA initialization failure with error: 35')\n"
+        "        raise TypeError('pybind11::init(): factory function returned nullptr')\n"
+    )
+    ready = request.prepare(tiny)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    with pytest.raises(BackendError, match=r"failure with error: 35[\s\S]*fix: +a driver as new as"):
+        building.build_prepared(ready)
 
 
 def test_a_killed_process_speaks_of_memory(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -383,8 +407,26 @@ def test_free_memory_is_read_from_the_system(tmp_path: Path, monkeypatch: pytest
     assert memory.free_memory() == 203000
     limit.write_text("max")
     assert memory.free_memory() == 1 << 20
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda which: (400_000, 400_000))
+    own = tmp_path / "statm"
+    own.write_text(f"{100_000 // memory.resource.getpagesize() + 1} 5 6")
+    monkeypatch.setattr(memory, "_OWN", own)
+    assert 290_000 < memory.free_memory() <= 300_000  # type: ignore[operator]
     info.write_text("nonsense")
     assert memory.free_memory() is None
+
+
+def test_too_few_addresses_for_the_library_do_not_end_the_interpreter(tiny: Path) -> None:
+    code = (
+        "import resource, sys\n"
+        "from dpmrt.export import build_engine\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (400_000_000, 400_000_000))\n"
+        "build_engine(sys.argv[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tiny)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "dpmrt.errors.BackendError: there is not enough memory to load TensorRT" in done.stderr
+    assert "ulimit -v unlimited" in done.stderr
 
 
 def test_too_little_disk_before_the_build(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

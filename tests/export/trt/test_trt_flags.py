@@ -87,7 +87,7 @@ NO_SIZES = ("", ":", ":x", ":0", ":-1", ":nan", ":inf", ":1,workspace:2")
 
 @pytest.mark.parametrize("text", ["dlaSRAM:1", *(f"workspace{size}" for size in NO_SIZES)])
 def test_memory_pools_that_are_none(text: str) -> None:
-    with pytest.raises(OptionError, match="--memPoolSize"):
+    with pytest.raises(OptionError, match=r"--memPoolSize[\s\S]*fix: +--memPoolSize=workspace:1024"):
         parse_pools([text])
 
 
@@ -109,6 +109,13 @@ def test_targets_of_rtx(rtx: TensorRT) -> None:
     assert make_target("device", rtx, L4) == Target("device", PLATFORM, "NVIDIA L4", "8.9")
     # With a GPU in sight the library would build for that alone, so that all are named.
     assert make_target("portable", rtx, L4).capabilities == ("8.0", "8.6", "8.9", "12.0", "12.1")
+    assert make_target(None, rtx, L4).kind == "portable"
+
+
+def test_a_gpu_that_portable_leaves_out_is_built_for_itself(rtx: TensorRT) -> None:
+    h100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", "13.0", 80 << 30)
+    assert make_target(None, rtx, h100) == Target("device", PLATFORM, "NVIDIA H100 80GB HBM3", "9.0")
+    assert make_target("portable", rtx, h100).kind == "portable"
 
 
 @pytest.mark.parametrize("text", ["sm75", "sm90", "8.9", "hopper", "sm89,", ""])

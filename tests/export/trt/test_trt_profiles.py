@@ -97,8 +97,17 @@ def test_a_fixed_graph_has_none() -> None:
     ids=str,
 )
 def test_shapes_that_cannot_be(flags: dict[str, Any], said: str) -> None:
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=said) as caught:
         make_profiles(network(), **flags)
+    assert caught.value.fix
+
+
+def test_what_to_write_instead_is_what_the_network_takes() -> None:
+    with pytest.raises(OptionError) as caught:
+        make_profiles(network(), opts=["sample:1x3x64x64"])
+    flag, _, text = str(caught.value.fix).partition("=")
+    assert flag == "--optShapes"
+    assert make_profiles(network(), opts=[text])
 
 
 @pytest.mark.parametrize(
