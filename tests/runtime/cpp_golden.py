@@ -23,7 +23,8 @@ def network(x: NDArray[Any], t: NDArray[Any], parts: int = 1) -> NDArray[Any]:
 
 
 def _plan(solver: str, steps: int = 8, **options: Any) -> Callable[[], StepPlan]:
-    return lambda: compile_plan(solver, options.pop("schedule", "linear"), steps, **{"prediction": "sample", **options})
+    schedule = options.pop("schedule", "linear")
+    return lambda: compile_plan(solver, schedule, steps, **{"prediction": "sample", **options})
 
 
 CASES: dict[str, Callable[[], StepPlan]] = {
@@ -45,6 +46,9 @@ CASES: dict[str, Callable[[], StepPlan]] = {
     "kdpm2": _plan("kdpm2"),
     "lms": _plan("lms"),
     "ipndm": _plan("ipndm", prediction="epsilon"),
+    "langevin": _plan("predictor-corrector", 6, schedule="ve", prediction="score"),
+    "langevin-per-sample": _plan("predictor-corrector", prediction="epsilon", per_sample=True, corrector_steps=2),
+    "annealed-langevin": _plan("predictor-corrector", prediction="epsilon", corrector="annealed-langevin"),
     "pndm": _plan("pndm", 12, prediction="epsilon"),
 }
 

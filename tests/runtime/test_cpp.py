@@ -159,7 +159,9 @@ def test_its_noise_is_torch_s(library: Any, count: int, seed: int) -> None:
     noise, out = ctypes.c_void_p(), np.zeros(2 * count, np.float32)
     assert library.dpmrt_noise_create(ctypes.c_uint64(seed), ctypes.byref(noise), None) == 0
     for half in (out[:count], out[count:]):
-        assert library.dpmrt_noise_normal(noise, half.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(count), None) == 0
+        assert (
+            library.dpmrt_noise_normal(noise, half.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(count), None) == 0
+        )
     library.dpmrt_noise_free(noise)
     from dpmrt.solvers_np import make_noise
 

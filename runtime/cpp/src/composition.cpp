@@ -118,6 +118,13 @@ Step compose_row(const Plan &plan, const Layout &layout, std::size_t row, const 
         keep.at(slot, layout.state) = 1;
         matrix = keep.after(matrix);
     }
+    const bool langevin = step.noise_instruction && std::holds_alternative<Langevin>(*step.noise_instruction);
+    if (langevin) {
+        std::set<std::size_t> written{layout.slots[step.slot]};
+        if (plan.keep[row] >= 0) written.insert(layout.slots[static_cast<std::size_t>(plan.keep[row])]);
+        step.before = update_of(matrix, {written.begin(), written.end()});
+        matrix = Matrix(layout.count);
+    }
     Matrix move(layout.count);
     move.at(layout.state, layout.state) = plan.weight(row, 0);
     for (std::size_t k = 0; k < plan.slots; ++k) move.at(layout.state, layout.slots[k]) = plan.weight(row, 1 + k);
@@ -127,8 +134,8 @@ Step compose_row(const Plan &plan, const Layout &layout, std::size_t row, const 
         for (std::size_t k = 0; k < layout.count; ++k) move.at(layout.input, k) = scale * move.at(layout.state, k);
     }
     std::set<std::size_t> targets{layout.state, layout.input};
-    if (step.out >= 0 && live.count(step.slot) != 0) targets.insert(layout.slots[step.slot]);
-    if (plan.keep[row] >= 0 && live.count(static_cast<std::size_t>(plan.keep[row])) != 0) {
+    if (!langevin && step.out >= 0 && live.count(step.slot) != 0) targets.insert(layout.slots[step.slot]);
+    if (!langevin && plan.keep[row] >= 0 && live.count(static_cast<std::size_t>(plan.keep[row])) != 0) {
         targets.insert(layout.slots[static_cast<std::size_t>(plan.keep[row])]);
     }
     step.after = update_of(move.after(matrix), {targets.begin(), targets.end()});

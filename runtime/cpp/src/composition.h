@@ -28,7 +28,8 @@ struct Update {
     std::vector<double> weights;  // targets x sources
 };
 
-// One row of a plan: call, then `before` and the instruction if there is one, then noise, then `after`.
+// One row of a plan: call, then `before` and what instruction there is, then noise, then `after`. `before` writes what an
+// instruction works on: x0, which it limits, or the score of a Langevin step, which is scaled once the noise is drawn.
 struct Step {
     int out = -1;
     double t = 0;

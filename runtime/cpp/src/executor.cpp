@@ -63,7 +63,9 @@ public:
             if (step.out >= 0) call(calls, step);
             if (row.before) {
                 row.before->apply();
-                apply_to_quantity(*step.instruction, slots_[step.slot], shape_[0], sample_, scratch_);
+                if (step.instruction) {
+                    apply_to_quantity(*step.instruction, slots_[step.slot], shape_[0], sample_, scratch_);
+                }
             }
             if (step.noisy) draw(params, stream, step, calls);
             if (!row.after.apply()) explain(step, calls);
@@ -193,7 +195,16 @@ private:
                               where(calls + 1, plan_->calls(), step.t));
             }
         }
-        if (step.noise_instruction && whole_ != nullptr) {
+        if (!step.noise_instruction) return;
+        if (const auto *langevin = std::get_if<Langevin>(&*step.noise_instruction)) {
+            if (apply_langevin(*langevin, slots_[step.slot], z_, shape_[0], sample_)) return;
+            if (!finite(slots_[step.slot], size_) || !finite(z_, size_)) explain(step, calls);
+            throw Failure(DPMRT_ERROR_NONFINITE, "a Langevin corrector cannot set its step by the norm of the score",
+                          "a norm of zero, or beyond what numbers hold: " + where(calls + 1, times_.size(), step.t),
+                          "a score with a finite norm above zero",
+                          "check the network's output; corrector='annealed-langevin' has steps that measure nothing");
+        }
+        if (whole_ != nullptr) {
             apply_to_noise(*step.noise_instruction, z_, whole_ + sample_, shape_[0], sample_, 2 * sample_);
         }
     }

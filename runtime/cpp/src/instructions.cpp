@@ -25,6 +25,14 @@ double quantile(const Real *values, std::size_t count, double ratio, Real *scrat
     return static_cast<double>(below + (above - below) * static_cast<Real>(position - static_cast<double>(low)));
 }
 
+// The Euclidean norm of a sample, summed in double precision.
+template <class Real>
+double norm(const Real *values, std::size_t count) {
+    double sum = 0;
+    for (std::size_t k = 0; k < count; ++k) sum += static_cast<double>(values[k]) * static_cast<double>(values[k]);
+    return std::sqrt(sum);
+}
+
 }  // namespace
 
 std::size_t scratch_size(const Plan &plan, std::size_t sample) {
@@ -70,6 +78,36 @@ void apply_to_noise(const Instruction &instruction, Real *z, const Real *second,
     }
 }
 
+template <class Real>
+bool apply_langevin(const Langevin &instruction, Real *q, Real *z, std::size_t batch, std::size_t sample) {
+    double mean_q = 0;
+    double mean_z = 0;
+    for (std::size_t k = 0; k < batch; ++k) {
+        mean_q += norm(q + k * sample, sample) / static_cast<double>(batch);
+        mean_z += norm(z + k * sample, sample) / static_cast<double>(batch);
+    }
+    const auto step = [&](std::size_t k) {
+        if (!instruction.per_sample) return instruction.snr * mean_z / mean_q;
+        return instruction.snr * norm(z + k * sample, sample) / norm(q + k * sample, sample);
+    };
+    for (std::size_t k = 0; k < batch; ++k) {
+        const double h = step(k);
+        if (!std::isfinite(static_cast<Real>(h * h))) return false;
+    }
+    for (std::size_t k = 0; k < batch; ++k) {
+        const double h = step(k);
+        const auto on_q = static_cast<Real>(h * h);
+        const auto on_z = static_cast<Real>(h);
+        for (std::size_t j = 0; j < sample; ++j) {
+            q[k * sample + j] *= on_q;
+            z[k * sample + j] *= on_z;
+        }
+    }
+    return true;
+}
+
+template bool apply_langevin(const Langevin &, float *, float *, std::size_t, std::size_t);
+template bool apply_langevin(const Langevin &, double *, double *, std::size_t, std::size_t);
 template void apply_to_quantity(const Instruction &, float *, std::size_t, std::size_t, float *);
 template void apply_to_quantity(const Instruction &, double *, std::size_t, std::size_t, double *);
 template void apply_to_noise(const Instruction &, float *, const float *, std::size_t, std::size_t, std::size_t);

@@ -20,4 +20,9 @@ template <class Real>
 void apply_to_noise(const Instruction &instruction, Real *z, const Real *second, std::size_t batch, std::size_t sample,
                     std::size_t pitch);
 
+// Scales the score q and the noise z of every sample by the step that their norms set; returns false, and leaves them, if
+// no step can be set.
+template <class Real>
+bool apply_langevin(const Langevin &instruction, Real *q, Real *z, std::size_t batch, std::size_t sample);
+
 }  // namespace dpmrt

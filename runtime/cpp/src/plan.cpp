@@ -60,6 +60,7 @@ public:
     void instructions() const {
         uses("instruction", plan_.instruction, true);
         uses("noise_instruction", plan_.noise_instruction, false);
+        for (std::size_t row = 0; row < plan_.rows(); ++row) langevin(row);
         const bool learned = std::any_of(plan_.instructions.begin(), plan_.instructions.end(),
                                          holds<LearnedRange, LearnedVariance>);
         if (plan_.parts == 1 && learned) refuse("a learned variance needs an output of two parts", "parts = 1", "2");
@@ -109,6 +110,16 @@ private:
                        format("%lld to %lld", static_cast<long long>(low), static_cast<long long>(high)));
             }
         }
+    }
+
+    void langevin(std::size_t row) const {
+        const std::int32_t index = plan_.noise_instruction[row];
+        if (index < 0 || !holds<Langevin>(plan_.instructions[static_cast<std::size_t>(index)])) return;
+        if (plan_.out[row] >= 0 && plan_.instruction[row] < 0 && plan_.noise[row] != 0) return;
+        refuse("a Langevin step is in a row that it cannot work on",
+               format("row %zu: out %d, instruction %d, noise %g", row, plan_.out[row], plan_.instruction[row],
+                      plan_.noise[row]),
+               "a call, no other instruction on its quantity, and noise");
     }
 
     void uses(const char *name, const std::vector<std::int32_t> &column, bool quantity) const {

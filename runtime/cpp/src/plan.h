@@ -32,7 +32,13 @@ struct LearnedVariance {};
 // Draw noise that the row does not use.
 struct Discard {};
 
-using Instruction = std::variant<Clip, DynamicThreshold, LearnedRange, LearnedVariance, Discard>;
+// Set the step of a Langevin corrector by norms: with h = snr |z| / |q| the score q becomes h^2 q and the noise h z.
+struct Langevin {
+    double snr;
+    bool per_sample;  // or else by the means of the norms over the batch
+};
+
+using Instruction = std::variant<Clip, DynamicThreshold, LearnedRange, LearnedVariance, Discard, Langevin>;
 
 // Whether an instruction works on a quantity, and not on the noise.
 bool on_quantity(const Instruction &instruction);

@@ -220,7 +220,7 @@ private:
         const Json *name = entry.find("name");
         throw Failure(DPMRT_ERROR_FORMAT, source_ + " holds an instruction that this version does not know",
                       name != nullptr ? name->text() : entry.name(),
-                      "clip, dynamic_threshold, learned_range, learned_variance or discard with their numbers",
+                      "clip, dynamic_threshold, learned_range, learned_variance, discard or langevin with their numbers",
                       "update dpmrt, or save the plan with this version");
     }
 
@@ -246,6 +246,12 @@ private:
         if (name->text() == "learned_range") {
             fields(2);
             return LearnedRange{field("log_small"), field("log_large")};
+        }
+        if (name->text() == "langevin") {
+            fields(2);
+            const Json *each = entry.find("per_sample");
+            if (each == nullptr || !each->is(Json::Kind::boolean)) unknown_instruction(entry);
+            return Langevin{field("snr"), each->boolean()};
         }
         if (name->text() == "learned_variance" || name->text() == "discard") {
             fields(0);

@@ -102,9 +102,10 @@ void arguments(const Case &one) {
 
 void callbacks(const Case &one) {
     const dpmrt_engine failing{nullptr, nullptr,
-                               [](void *, void *, std::size_t call, double, std::size_t, dpmrt_error *text) {
-                                   if (call > 0) std::strcpy(text->text, "the device is gone");
-                                   return call > 0 ? DPMRT_ERROR_ENGINE : DPMRT_OK;
+                               [](void *, void *bound, std::size_t call, double t, std::size_t output, dpmrt_error *text) {
+                                   if (call == 0) return network::run(nullptr, bound, call, t, output, text);
+                                   std::strcpy(text->text, "the device is gone");
+                                   return DPMRT_ERROR_ENGINE;
                                },
                                nullptr};
     dpmrt_run_params run = dpmrt_run_default_params();
@@ -160,6 +161,22 @@ void noise(const Case &one) {
     REQUIRE(open.run(run) == DPMRT_ERROR_NOISE && says("no entropy") && open.untouched());
 }
 
+// A score of zeros sets no step of a Langevin corrector.
+void no_score(const Case &one) {
+    const dpmrt_engine silent{nullptr, nullptr,
+                              [](void *, void *bound, std::size_t, double, std::size_t output, dpmrt_error *) {
+                                  const auto *binding = static_cast<const dpmrt_binding *>(bound);
+                                  std::size_t bytes = binding->dtype == DPMRT_FLOAT32 ? 4 : 8;
+                                  for (std::size_t k = 0; k < binding->rank; ++k) bytes *= binding->shape[k];
+                                  std::memset(binding->outputs[output], 0, bytes);
+                                  return DPMRT_OK;
+                              },
+                              nullptr};
+    Open open(one, silent);
+    REQUIRE(open.run(dpmrt_run_default_params()) == DPMRT_ERROR_NONFINITE && says("by the norm of the score") && says("call 1 of"));
+    REQUIRE(open.untouched());
+}
+
 void not_finite(const Case &one) {
     const dpmrt_engine spoiling{nullptr, nullptr,
                                 [](void *, void *bound, std::size_t call, double t, std::size_t output, dpmrt_error *text) {
@@ -185,6 +202,7 @@ int main(int argc, char **argv) {
         files(one);
         arguments(one);
         callbacks(one);
+        if (one.name.rfind("langevin", 0) == 0) no_score(one);
         if (!one.noise.empty()) {
             noise(one);
             stochastic = true;
