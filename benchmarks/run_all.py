@@ -1,6 +1,6 @@
 """Every benchmark, one after another. Each also runs alone and has its own --help.
 
-large_export.py is left out: it takes 15 minutes and as many gigabytes of disk.
+large_export.py is left out: it takes 15 minutes and as many gigabytes of disk; quality_per_call.py as long.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ SCRIPTS = (
     "cold_start.py",
     "quality.py",
     "half_precision.py",
+    "ode_error.py",
     "adaptive.py",
 )
 

@@ -37,6 +37,7 @@ from dpmrt.engines.schema import (
     TensorSpec,
 )
 from dpmrt.engines.shipped import is_shipped, shipped_bundle
+from dpmrt.engines.statistic import EpsPower, read_eps_power, store_eps_power
 
 __all__ = [
     "FORMAT_VERSION",
@@ -48,6 +49,7 @@ __all__ = [
     "Precision",
     "PrecisionName",
     "Defaults",
+    "EpsPower",
     "FileRecord",
     "Guidance",
     "Manifest",
@@ -61,6 +63,7 @@ __all__ = [
     "ParityReport",
     "Peak",
     "StepDrift",
+    "read_eps_power",
     "read_parity",
     "write_parity",
     "TensorSpec",
@@ -70,5 +73,6 @@ __all__ = [
     "read_manifest",
     "record_file",
     "shipped_bundle",
+    "store_eps_power",
     "write_manifest",
 ]

@@ -15,9 +15,9 @@ from dpmrt.engines.onnx_external import external_locations
 from dpmrt.engines.schema import MAX_LABEL, MAX_STEPS, Axis, FileRecord, Manifest, Network
 from dpmrt.errors import BundleError, IntegrityError, ManifestError
 
-FORMAT_VERSION = 2
-#: what this dpmrt reads; version 1 had no axes, no precision and no classifier
-READ_VERSIONS = (1, 2)
+FORMAT_VERSION = 3
+#: what this dpmrt reads; version 1 had no axes, no precision and no classifier, version 2 no statistic and no vjp
+READ_VERSIONS = (1, 2, 3)
 MANIFEST_NAME = "dpmrt.json"
 
 _EXPORT_AGAIN = "export the network again: dpmrt export SOURCE -o BUNDLE"
@@ -70,6 +70,9 @@ def read_manifest(bundle: Path, *, check: bool = True, digest: Callable[[Path], 
     _check_roles("unet", manifest.unet, {"sample", "timestep"}, {"out_sample"})
     if manifest.classifier is not None:
         _check_roles("classifier", manifest.classifier, {"sample", "timestep", "class_labels"}, {"gradient"})
+    if manifest.vjp is not None:
+        _check_roles("vjp", manifest.vjp, {"sample", "timestep", "cotangent"}, {"vjp"})
+        _check_same_inputs(manifest.unet, manifest.vjp)
     check_numbers(manifest)
     if check:
         for name, record in manifest.files.items():
@@ -153,7 +156,8 @@ def _decode(raw: bytes) -> Manifest:
 
 
 def _networks(manifest: Manifest) -> dict[str, Network]:
-    return {"unet": manifest.unet, **({"classifier": manifest.classifier} if manifest.classifier else {})}
+    found = {"unet": manifest.unet, "classifier": manifest.classifier, "vjp": manifest.vjp}
+    return {field: network for field, network in found.items() if network is not None}
 
 
 def _used_paths(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -166,6 +170,8 @@ def _used_paths(manifest: Manifest) -> Iterator[tuple[str, str]]:
         if network.precision.emulated is not None:
             yield f"{field}.precision.emulated", network.precision.emulated
     yield "scheduler", manifest.scheduler
+    if manifest.eps_power is not None:
+        yield "eps_power", manifest.eps_power
 
 
 def _check_inside(bundle: Path, field: str, name: str) -> None:
@@ -204,6 +210,19 @@ def _check_roles(kind: str, network: Network, inputs: set[str], outputs: set[str
                 expected=f"{' and '.join(sorted(needed))}, and each role once",
                 fix=_EXPORT_AGAIN,
             )
+
+
+def _check_same_inputs(unet: Network, vjp: Network) -> None:
+    """Refuse a vector-Jacobian graph that takes anything but what the network takes, and a cotangent."""
+    own = {spec.role for spec in unet.inputs}
+    roles = {spec.role for spec in vjp.inputs} - {"cotangent"}
+    if roles != own:
+        raise ManifestError(
+            f"{MANIFEST_NAME}: `vjp.inputs` are not those of the network",
+            got=", ".join(sorted(roles)),
+            expected=f"{', '.join(sorted(own))} and cotangent",
+            fix=_EXPORT_AGAIN,
+        )
 
 
 def _check_file(bundle: Path, name: str, record: FileRecord, digest_of: Callable[[Path], str]) -> None:

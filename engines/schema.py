@@ -110,6 +110,13 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return taken - own if isinstance(taken, int) and isinstance(own, int) else 0
 
     @property
+    def learned_channels(self) -> int:
+        """Return how many channels of the output, behind those of the state, are a variance that was learned."""
+        given = self._given_channels()
+        own = self.sample_shape[self.channel_axis - 1] if self.input("sample") else None
+        return given - own if isinstance(given, int) and isinstance(own, int) else 0
+
+    @property
     def conditions(self) -> tuple[TensorSpec, ...]:
         """Return the inputs beside the state, the time and the guidance scale."""
         return tuple(spec for spec in self.inputs if spec.role not in ("sample", "timestep", "guidance_scale"))
@@ -149,7 +156,7 @@ class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole of `dpmrt.json`."""
+    """The whole of `dpmrt.json`. `eps_power` is the statistic of the analytic variance, where it was measured."""
 
     format: Literal["dpmrt-bundle"]
     version: int
@@ -163,3 +170,5 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     defaults: Defaults = Defaults()
     provenance: dict[str, str | int | float] = {}
     classifier: Network | None = None
+    eps_power: str | None = None
+    vjp: Network | None = None

@@ -37,9 +37,10 @@ from dpmrt.export.network import Plan, trace_network, write_network
 from dpmrt.export.onnx_files import EXTERNAL_ABOVE, MODEL_NAME
 from dpmrt.export.precision import BF16_OPSET
 from dpmrt.export.provenance import library_versions, utc_date
-from dpmrt.export.schedulers import SCHEDULER_NAME, scheduler_class
+from dpmrt.export.schedulers import SCHEDULER_NAME, check_scheduler
 from dpmrt.export.sources import Source, find_scheduler, load_source, read_json_object, source_of_model
 from dpmrt.export.tracing import OPSET
+from dpmrt.export.vjp import check_vjp, export_vjp
 from dpmrt.solvers_np import plan_from_diffusers, prediction_from_diffusers
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ def export_bundle(
     weights: Path | None = None,
     classifier: str | Path | ClassifierSource | None = None,
     classes: int | None = None,
+    vjp: bool = False,
     guarded: bool = True,
     force: bool = False,
     external_above: int = EXTERNAL_ABOVE,
@@ -75,8 +77,8 @@ def export_bundle(
     `sizes` fixes axes or leaves them open, as {"height": "free", "batch": 1}; `one_time` gives the graph one timestep
     for the batch; `fold` makes classifier-free guidance a part of it. A factory, "package.module:function", needs a
     `spec`, and may have `weights`. The gradient of a noise-aware `classifier`, its folder or a factory of one for so
-    many `classes`, goes into the bundle too. Half precision is tried on trajectories and mended unless `guarded` is
-    false.
+    many `classes`, goes into the bundle too, and with `vjp` the product of a vector with the network's Jacobian. Half
+    precision is tried on trajectories and mended unless `guarded` is false.
 
     `progress` is called with the name of each of `phases(...)` as it begins, and with a text on how it goes. The
     bundle appears at `out` when all of it is written and its graph agrees with torch; on any failure what stood there
@@ -90,6 +92,8 @@ def export_bundle(
     tell("load")
     opened = open_source(source, subfolder, spec, weights).shaped(sizes, one_time=one_time)
     scheduler_config = read_scheduler(opened, scheduler)
+    if vjp:
+        check_vjp(opened, precision, fold)
     judge = open_classifier(classifier, opened, classes)
     plan = make_plan(opened, precision, guidance, fold=fold, guarded=guarded, external_above=external_above)
     draft = draft_manifest(plan, scheduler_config, target, name=name, guidance=guidance, defaults=defaults)
@@ -106,6 +110,9 @@ def export_bundle(
             network = export_classifier(judge, folder)
             check_fits(written.network, network, judge.classes, draft.guidance)
             draft = msgspec.structs.replace(draft, classifier=network)
+        if vjp:
+            tell("vjp")
+            draft = msgspec.structs.replace(draft, vjp=export_vjp(opened, folder, external_above=external_above))
         tell("hash")
         measured = {"relative_error": written.error, "calibration_psnr": written.psnr}
         facts = {key: float(f"{value:.3g}") for key, value in measured.items() if value is not None}
@@ -122,9 +129,9 @@ def export_bundle(
     return target
 
 
-def phases(precision: str, guarded: bool = True, classifier: bool = False) -> tuple[str, ...]:
+def phases(precision: str, guarded: bool = True, classifier: bool = False, vjp: bool = False) -> tuple[str, ...]:
     """Return the phases of an export, in order."""
-    judge = ("classifier",) if classifier else ()
+    judge = ("classifier",) * classifier + ("vjp",) * vjp
     guard = ("guard",) if precision != "fp32" and guarded else ()
     return ("load", "trace", "write", "check", *guard, *judge, "hash")
 
@@ -238,7 +245,7 @@ def draft_manifest(
     source = plan.source
     training = source.training
     defaults = defaults or Defaults(steps=20)
-    scheduler_class(scheduler_config)
+    check_scheduler(scheduler_config)
     prediction: Any = _sampled_with(lambda: prediction_from_diffusers(scheduler_config))
     inputs, outputs = plan.interface.specs()
     manifest = Manifest(

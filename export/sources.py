@@ -92,7 +92,8 @@ class Source:
         self, forward: Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor], tensors: Mapping[str, torch.Tensor]
     ) -> NDArray[np.float32]:
         """Return what `forward` gives, in fp32; a large network stays on disk and is widened layer by layer."""
-        with torch.inference_mode():
+        # Not inference mode: the weights that it makes could not be differentiated through afterwards.
+        with torch.no_grad():
             if "model" in self.__dict__ or self.parameters < LEAN_ABOVE:
                 result = forward(self.model, tensors)
             else:

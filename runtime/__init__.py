@@ -8,10 +8,38 @@ if TYPE_CHECKING:
     from dpmrt.runtime.bench.run import bench_bundle as bench_bundle
     from dpmrt.runtime.bundle import OpenBundle as OpenBundle
     from dpmrt.runtime.bundle import open_bundle as open_bundle
+    from dpmrt.runtime.calibration.calibrate import calibrate as calibrate
+    from dpmrt.runtime.editing.files import read_image as read_image
+    from dpmrt.runtime.editing.files import read_mask as read_mask
+    from dpmrt.runtime.editing.image_to_image import image_to_image as image_to_image
+    from dpmrt.runtime.editing.inpainting import inpaint as inpaint
+    from dpmrt.runtime.editing.interpolation import interpolate as interpolate
+    from dpmrt.runtime.editing.inversion import invert as invert
+    from dpmrt.runtime.editing.inversion import reconstruct as reconstruct
+    from dpmrt.runtime.editing.recorder import Recorder as Recorder
+    from dpmrt.runtime.editing.video import TemporalSmoothing as TemporalSmoothing
+    from dpmrt.runtime.editing.video import consistent_noise as consistent_noise
     from dpmrt.runtime.pipeline import Pipeline as Pipeline
     from dpmrt.runtime.pipeline import load as load
 
-__all__ = ["OpenBundle", "Pipeline", "bench_bundle", "load", "open_bundle"]
+__all__ = [
+    "OpenBundle",
+    "Pipeline",
+    "Recorder",
+    "TemporalSmoothing",
+    "bench_bundle",
+    "calibrate",
+    "consistent_noise",
+    "image_to_image",
+    "inpaint",
+    "interpolate",
+    "invert",
+    "load",
+    "open_bundle",
+    "read_image",
+    "read_mask",
+    "reconstruct",
+]
 
 _HOMES = {
     "OpenBundle": "bundle",
@@ -19,6 +47,17 @@ _HOMES = {
     "Pipeline": "pipeline",
     "load": "pipeline",
     "bench_bundle": "bench.run",
+    "Recorder": "editing.recorder",
+    "TemporalSmoothing": "editing.video",
+    "consistent_noise": "editing.video",
+    "image_to_image": "editing.image_to_image",
+    "inpaint": "editing.inpainting",
+    "interpolate": "editing.interpolation",
+    "invert": "editing.inversion",
+    "reconstruct": "editing.inversion",
+    "read_image": "editing.files",
+    "read_mask": "editing.files",
+    "calibrate": "calibration.calibrate",
 }
 
 

@@ -14,6 +14,7 @@ from dpmrt.engines import MANIFEST_NAME, PARITY_NAME, Manifest, hash_file, read_
 from dpmrt.errors import BundleError, DpmrtError, ManifestError, OptionError
 from dpmrt.runtime.inferred import SCHEDULER, UNET, infer_manifest
 from dpmrt.runtime.sizes import show
+from dpmrt.solvers_np import prediction_from_diffusers
 
 if TYPE_CHECKING:
     from dpmrt.solvers_np import NoiseSchedule
@@ -174,7 +175,7 @@ def _check(bundle: OpenBundle) -> None:
             expected="an input `class_labels`",
             fix="export the network again",
         )
-    configured = bundle.scheduler_config.get("prediction_type", "epsilon")
+    configured = _configured_prediction(bundle.scheduler_config)
     if configured != manifest.prediction:
         raise ManifestError(
             "manifest and scheduler disagree about what the network predicts",
@@ -182,3 +183,11 @@ def _check(bundle: OpenBundle) -> None:
             expected=f"{manifest.prediction!r}, as in {MANIFEST_NAME}",
             fix="mend whichever is wrong",
         )
+
+
+def _configured_prediction(scheduler_config: Mapping[str, Any]) -> object:
+    """Return what the scheduler's config says that the network predicts; some classes mean it without saying so."""
+    try:
+        return prediction_from_diffusers(scheduler_config)
+    except OptionError:
+        return scheduler_config.get("prediction_type", "epsilon")

@@ -102,6 +102,16 @@ def draw_solvers(
     figure.savefig(stream, format="png", dpi=110, bbox_inches="tight")
 
 
+def draw_course(stream: BinaryIO, levels: Sequence[float], called: Sequence[int], title: str) -> None:
+    """Draw which noise level an adaptive solver had reached after each network call, a mark for each step."""
+    figure = _figure(figsize=(7, 4))
+    axes = figure.add_subplot()
+    axes.plot(called, np.clip(levels, -_MOST_LAMBDA, _MOST_LAMBDA), "o-", markersize=4, linewidth=1.2)
+    axes.set(title=title, xlabel="network calls", ylabel="lambda = log(alpha / sigma)")
+    axes.grid(alpha=0.3)
+    figure.savefig(stream, format="png", dpi=110)
+
+
 def _sheet(curves: Sequence[Curve], data_range: tuple[float, float], shown: int) -> Any:
     """Return samples as one picture, a row for a solver and a block for a number of calls; None for no pictures."""
     first = curves[0].points[0].samples

@@ -19,12 +19,15 @@ from dpmrt.runtime.asked import sample_shape, settle_request
 from dpmrt.runtime.backends import Backend, open_backend
 from dpmrt.runtime.binding import Bound, bind_network
 from dpmrt.runtime.bundle import OpenBundle, open_bundle
+from dpmrt.runtime.bundle_likelihood import bundle_likelihood
 from dpmrt.runtime.classifier import Classifier
 from dpmrt.runtime.conditions import Conditions, check_conditions
 from dpmrt.runtime.drivers import DRIVERS, Driven, NetworkModel, find_driver, refuse_given
+from dpmrt.runtime.likelihood import Likelihood
 from dpmrt.runtime.network_checks import check_network
 from dpmrt.runtime.plans import make_plan, settle_plan
 from dpmrt.runtime.request import Labels, check_batch, check_noise
+from dpmrt.runtime.vjp import open_product
 from dpmrt.solvers_np import Callback, Hook, NoiseSource, StepPlan
 from dpmrt.solvers_np.execution.hooks import check_hooks
 from dpmrt.solvers_np.noise import as_source
@@ -74,6 +77,7 @@ class Pipeline:
         self.bundle = bundle
         self._backend: Backend | None = backend
         self._classifier: Classifier | None = None
+        self._product: Backend | None = None
         self._bound: OrderedDict[tuple[object, ...], Bound] = OrderedDict()
         self._lock = threading.RLock()
         self._running = False
@@ -263,6 +267,28 @@ class Pipeline:
                 self._classifier = Classifier(self.bundle.root, network, classes=self.bundle.classes)
             return self._classifier.gradient(x, t, label)
 
+    def log_likelihood(
+        self,
+        /,
+        x: NDArray[Any],
+        *,
+        label: Labels = None,
+        conditions: Mapping[str, Any] | None = None,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Likelihood:
+        """Return the exact log-likelihood of the data `x`, (batch, *shape), given a label or conditions, or none.
+
+        The bundle needs a vector-Jacobian graph (`dpmrt export --vjp`). `options` are those of the ODE, as `method`,
+        `rtol`, `atol`, `variable` and `max_calls`, and of `runtime.likelihood.likelihood_of`: `probes`, `probe`,
+        `seed`, `levels`, `dequantize` and `start`.
+        """
+        with self._turn():
+            self._open_backend()
+            if self._product is None:
+                self._product = open_product(self.bundle.root, self.manifest.vjp)
+            return bundle_likelihood(self.bundle, self._product, x, label, conditions, callback, options)
+
     def refit(self, weights: str | Path) -> None:
         """Put other weights of the same network into a built engine, from .onnx or .safetensors, without a rebuild.
 
@@ -291,6 +317,9 @@ class Pipeline:
             if self._classifier is not None:
                 self._classifier.close()
             self._classifier = None
+            if self._product is not None:
+                self._product.close()
+            self._product = None
             if self._backend is not None:
                 self._backend.close()
             self._backend = None

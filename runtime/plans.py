@@ -7,6 +7,7 @@ from typing import Any
 
 from dpmrt.errors import OptionError
 from dpmrt.runtime.bundle import OpenBundle
+from dpmrt.runtime.calibration.statistic import fill_statistic
 from dpmrt.runtime.network_checks import check_times
 from dpmrt.runtime.request import check_schedule
 from dpmrt.solvers_np import StepPlan, compile_plan, plan_from_diffusers, schedule_from_diffusers
@@ -32,6 +33,7 @@ def make_plan(bundle: OpenBundle, steps: int | None, solver: str | None, options
             fix="leave it out: the schedule is the one the network was trained with",
         )
     schedule = schedule_from_diffusers(bundle.scheduler_config)
+    options = fill_statistic(bundle, schedule, solver, options)
     return compile_plan(solver, schedule, steps, **{"prediction": bundle.manifest.prediction, **options})
 
 

@@ -12,6 +12,7 @@ from dpmrt.solvers_np.from_diffusers import (
 )
 from dpmrt.solvers_np.grids.grid import Grid
 from dpmrt.solvers_np.grids.named import GRIDS, make_grid
+from dpmrt.solvers_np.inverse import compile_inverse
 from dpmrt.solvers_np.levels import Level, Levels
 from dpmrt.solvers_np.names import sampler_called
 from dpmrt.solvers_np.noise import (
@@ -38,6 +39,7 @@ from dpmrt.solvers_np.plans.instructions import (
 )
 from dpmrt.solvers_np.plans.mix import Mix
 from dpmrt.solvers_np.plans.plan import StepPlan
+from dpmrt.solvers_np.plans.repaint import repaint
 from dpmrt.solvers_np.plans.rows import RowList
 from dpmrt.solvers_np.plans.writer import PlanWriter
 from dpmrt.solvers_np.schedules.flow import flow_mu
@@ -88,6 +90,7 @@ __all__ = [
     "StepPlan",
     "TorchCPUNoise",
     "TorchCUDANoise",
+    "compile_inverse",
     "compile_plan",
     "flow_mu",
     "make_grid",
@@ -96,6 +99,7 @@ __all__ = [
     "plan_from_diffusers",
     "prediction_from_diffusers",
     "randn",
+    "repaint",
     "run_adaptive",
     "run_plan",
     "sampler_called",

@@ -43,29 +43,49 @@ def compile_plan(
     >>> plan.calls, plan.meta["solver"], plan.meta["grid"]
     (20, 'dpmsolver++', 'karras')
     """
+    chosen = choose_sampler(solver, schedule, steps, grid=grid, prediction=prediction, options=options)
+    return write_plan(chosen, chosen.grid, prediction)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A sampler, settled: the solver's name and its own options, the grid, and what the plan says of them."""
+
+    solver: str
+    schedule: NoiseSchedule
+    grid: Grid
+    options: Mapping[str, Any]
+    meta: Mapping[str, Any]
+
+
+def choose_sampler(
+    solver: str,
+    schedule: NoiseSchedule | str,
+    steps: int,
+    *,
+    grid: str | Grid | None,
+    prediction: str,
+    options: Mapping[str, Any],
+) -> Chosen:
+    """Settle names and options, and make the grid."""
     if isinstance(solver, str) and solver not in SOLVERS and (known := sampler_called(solver)) is not None:
         solver, options = known.solver, {**known.options, **(known.grid_options if grid is None else {}), **options}
         grid = known.grid if grid is None else grid
     if not isinstance(solver, str) or solver not in SOLVERS:
         raise unknown_sampler(solver, SOLVERS)
-    found = SOLVERS[solver]
     one_of("prediction", prediction, PREDICTIONS)
     steps = whole("steps", steps, 1, MAX_STEPS)
     schedule = schedule if isinstance(schedule, NoiseSchedule) else make_schedule(schedule)
     if grid is None:
-        grid, usual = _usual_grid(schedule, found)
+        grid, usual = _usual_grid(schedule, SOLVERS[solver])
         options = {**usual, **options}
     for_grid, for_solver = _split(solver, grid, options)
     name = grid if isinstance(grid, str) else "given"
     made = make_grid(grid, schedule, steps, **for_grid) if isinstance(grid, str) else grid
     if isinstance(grid, Grid) and len(grid) != steps:
         raise OptionError("steps and the grid disagree", got=f"steps={steps}", expected=f"{len(grid)}, as the grid")
-    check_types(f"solver {solver!r}", found.make, for_solver)
-    plan = found.make(made, prediction, **for_solver)
-    if found.exact:
-        reproduces(plan, prediction)
+    check_types(f"solver {solver!r}", SOLVERS[solver].make, for_solver)
     meta = {
-        **plan.meta,
         "solver": solver,
         "schedule": schedule.name,
         "grid": name,
@@ -73,7 +93,16 @@ def compile_plan(
         "prediction": prediction,
         "options": {k: v for k, v in options.items() if isinstance(v, (int, float, str, list, tuple))},
     }
-    return dataclasses.replace(plan, meta=meta)
+    return Chosen(solver, schedule, made, for_solver, meta)
+
+
+def write_plan(chosen: Chosen, grid: Grid, prediction: str) -> StepPlan:
+    """Write the plan of a sampler over a grid, and check it."""
+    found = SOLVERS[chosen.solver]
+    plan = found.make(grid, prediction, **chosen.options)
+    if found.exact:
+        reproduces(plan, prediction)
+    return dataclasses.replace(plan, meta={**plan.meta, **chosen.meta})
 
 
 def _usual_grid(schedule: NoiseSchedule, solver: Solver) -> tuple[str, Mapping[str, Any]]:

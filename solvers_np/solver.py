@@ -40,6 +40,11 @@ class Solver:
     exact: bool = True
     usual_grid: tuple[str, Mapping[str, Any]] | None = None
 
+    @property
+    def most_calls(self) -> int:
+        """Return how often a step asks the network at most, where steps keep nothing from each other."""
+        return int(self.calls) if self.calls.isdigit() else 3
+
     def __call__(self, *args: Any, **options: Any) -> StepPlan:
         """Write the plan."""
         return self.make(*args, **options)

@@ -15,6 +15,9 @@ HEAVY = {"torch", "onnx", "onnxscript", "scipy", "diffusers", "sklearn", "matplo
 HEAVY |= {"tensorrt", "tensorrt_rtx", "cupy"}
 #: draws, when asked to, with what `dpmrt[viz]` installs
 CHARTS = "runtime/charts.py"
+#: solves differential equations, when asked to, with what `dpmrt[ode]` installs
+ODE = "runtime/ode/integrate.py"
+LAZY = {(CHARTS, "matplotlib.figure"), (ODE, "scipy.integrate"), (ODE, "scipy.sparse")}
 STDLIB = set(sys.stdlib_module_names)
 
 #: what each folder may import, beside the standard library and itself
@@ -64,7 +67,7 @@ def test_a_folder_imports_only_what_the_design_allows(folder: str) -> None:
         f"{path.relative_to(ROOT)}:{line}: {module}"
         for path in files
         for line, module in _imports(path)
-        if not _allowed(module, folder) and (str(path.relative_to(ROOT)), module) != (CHARTS, "matplotlib.figure")
+        if not _allowed(module, folder) and (str(path.relative_to(ROOT)), module) not in LAZY
     ]
     assert wrong == []
 
@@ -77,7 +80,7 @@ def test_only_export_imports_torch() -> None:
         for _, module in _imports(path)
         if module.split(".")[0] in HEAVY or module.startswith("dpmrt.export")
     }
-    assert found == {f"{CHARTS}: matplotlib.figure"}
+    assert found == {f"{path}: {module}" for path, module in LAZY}
 
 
 def _loaded(code: str, *arguments: object) -> set[str]:
@@ -114,3 +117,18 @@ def test_sampling_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_the_list_of_commands_loads_nothing_heavy() -> None:
     code = "import dpmrt.runtime.cli as cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass"
     assert not (HEAVY | {"numpy", "onnxruntime", "PIL", "rich"}) & _loaded(code)
+
+
+def test_calibrating_loads_nothing_heavy(tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "tests/runtime"))
+    try:
+        from tiny_bundles import write_bundle
+    finally:
+        sys.path.pop(0)
+    code = (
+        "import sys, numpy as np, dpmrt.runtime\n"
+        "dpmrt.runtime.calibrate(sys.argv[1], np.zeros((8, 1, 8, 8)), samples=8, steps=5)\n"
+        "with dpmrt.runtime.load(sys.argv[1]) as pipeline:\n"
+        "    pipeline.sample(2, solver='ddpm', steps=3, variance='analytic')\n"
+    )
+    assert not HEAVY & _loaded(code, write_bundle(tmp_path / "bundle"))

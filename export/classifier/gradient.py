@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from onnxscript import ir
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dpmrt.errors import ExportError
-from dpmrt.export.classifier.adjoints import decompositions
 from dpmrt.export.classifier.load import ClassifierSource
-from dpmrt.export.classifier.whereabouts import raised_at, whereabouts
-from dpmrt.export.onnx_text import quietly, strip
-from dpmrt.export.tracing import OPSET
+from dpmrt.export.gradients import Backward, trace_backward
+from dpmrt.export.gradients.trace import TRACED_BATCH
 
 INPUTS = ("sample", "timestep", "class_labels")
 OUTPUT = "gradient"
-
-_TRACED_BATCH = 3
-_OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'|\b((?:aten|prims)[.:]{1,2}\w+)")
 
 
 class LogProbabilityGradient(torch.nn.Module):  # type: ignore[misc]
@@ -60,37 +48,22 @@ def trace_gradient(source: ClassifierSource) -> ir.Model:
     """Trace the gradient of a classifier to an ONNX graph with a free batch axis."""
     module = LogProbabilityGradient(source.model).eval()
     _check(source, module)
-    with quietly() as said, _plain_attention():
-        try:
-            forward_only = make_fx(
-                module, decomposition_table=decompositions(), tracing_mode="symbolic", _allow_non_fake_inputs=True
-            )(*_symbolic(examples(source, _TRACED_BATCH)))
-        except Exception as error:
-            raise _untraceable(source, error, said) from error
-        left = [str(node.target) for node in forward_only.graph.nodes if "_backward" in str(node.target)]
-        if left:
-            raise _unsupported(source, left[0])
-        batch = torch.export.Dim("batch")
-        try:
-            program = torch.onnx.export(
-                forward_only,
-                examples(source, _TRACED_BATCH),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
-                input_names=list(INPUTS),
-                output_names=[OUTPUT],
-                verbose=False,
-            )
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
-            raise _untraceable(source, error.__cause__ or error, said) from error
-    strip(program.model)
-    return program.model
+    return trace_backward(
+        Backward(
+            module,
+            dict(zip(INPUTS, examples(source, TRACED_BATCH))),
+            frozenset(INPUTS),
+            (OUTPUT,),
+            network=source.model,
+            call=lambda: source.model(torch.zeros(1, *source.sample_shape), torch.zeros(1)),
+            what="classifier",
+        )
+    )
 
 
 def _check(source: ClassifierSource, module: LogProbabilityGradient) -> None:
     """Refuse a classifier that is none: of another signature or output, or with no gradient in x."""
-    inputs = examples(source, _TRACED_BATCH)
+    inputs = examples(source, TRACED_BATCH)
     called = f"classifier(x, t) with x {tuple(inputs[0].shape)} and t {tuple(inputs[1].shape)}"
     try:
         with torch.no_grad():
@@ -102,7 +75,7 @@ def _check(source: ClassifierSource, module: LogProbabilityGradient) -> None:
             expected=f"{called} to give logits",
             fix="mend the sample shape, or have the factory wrap the network in a module that is called so",
         ) from error
-    expected = (_TRACED_BATCH, source.classes)
+    expected = (TRACED_BATCH, source.classes)
     if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ExportError(
@@ -133,59 +106,7 @@ def _check(source: ClassifierSource, module: LogProbabilityGradient) -> None:
     if change > 1e-3 * float(gradient.abs().max()):
         raise ExportError(
             "the classifier's gradient for a sample depends on the rest of its batch, or on chance",
-            got=f"a difference of {change:.1e} between batches 1 and {_TRACED_BATCH}",
+            got=f"a difference of {change:.1e} between batches 1 and {TRACED_BATCH}",
             expected="the same gradient",
             fix="remove statistics over the batch and dropout that stay on in eval mode",
         )
-
-
-def _symbolic(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return fakes of the inputs, of which the batch alone is a symbol: every other size stays a number."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-    return [
-        mode.from_tensor(
-            tensor,
-            symbolic_context=StatelessSymbolicContext(
-                dynamic_sizes=[DimDynamic.DUCK] + [DimDynamic.STATIC] * (tensor.ndim - 1)
-            ),
-        )
-        for tensor in inputs
-    ]
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    # The fused kernels have backward operators of their own, which nothing but torch has.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _unsupported(source: ClassifierSource, operator: str) -> ExportError:
-    return ExportError(
-        "an operator's gradient cannot be exported",
-        got=f"{operator}{whereabouts(source, operator)}",
-        expected=f"a gradient of operators that ONNX has at opset {OPSET}",
-        fix="write this part of the classifier with other operators",
-    )
-
-
-def _untraceable(source: ClassifierSource, error: BaseException, said: Sequence[str]) -> ExportError:
-    named = _OPERATOR.search(str(getattr(error, "func", "")) or str(error))
-    operator = next(filter(None, named.groups()), "") if named else ""
-    # What torch adds below is how to debug torch.
-    reason = str(error).strip().partition("\n\n")[0]
-    return ExportError(
-        "torch cannot trace the classifier's gradient",
-        got="\n".join(
-            [
-                f"{type(error).__name__}: {reason}{whereabouts(source, operator) or raised_at(error)}",
-                *dict.fromkeys(said),
-            ]
-        ),
-        expected=f"a network of operators that ONNX has at opset {OPSET}, with no branch on values",
-    )

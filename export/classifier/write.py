@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
-import onnxruntime
 import torch
 
 from dpmrt.engines import Guidance, Network, TensorSpec
 from dpmrt.errors import ExportError
 from dpmrt.export.classifier.gradient import INPUTS, LogProbabilityGradient, examples, trace_gradient
 from dpmrt.export.classifier.load import ClassifierSource
+from dpmrt.export.gradients import relative_error, runner
 from dpmrt.export.onnx_files import EXTERNAL_ABOVE, write_onnx
 
 FOLDER = "classifier"
@@ -69,7 +64,7 @@ def export_classifier(
 
 def check_gradient(path: Path, source: ClassifierSource) -> float:
     """Return the largest relative error of the graph against torch.autograd; refuse one above TOLERANCE."""
-    run = _runner(path)
+    run = runner(path)
     module = LogProbabilityGradient(source.model)
     worst = 0.0
     for batch in _CHECKED_BATCHES:
@@ -78,7 +73,7 @@ def check_gradient(path: Path, source: ClassifierSource) -> float:
             timestep = timestep if time is None else torch.full_like(timestep, time)
             inputs = (sample, timestep, _unlikely(source, sample, timestep))
             expected = module(*inputs).numpy()
-            error = _relative_error(run(inputs), expected)
+            error = relative_error(run(dict(zip(INPUTS, inputs)))[0], expected)
             if not error <= TOLERANCE:
                 raise ExportError(
                     "the exported gradient is not that of torch",
@@ -114,38 +109,3 @@ def _unlikely(source: ClassifierSource, sample: torch.Tensor, timestep: torch.Te
     # The gradient for the class that a sample is taken for may vanish, and its relative error means nothing then.
     with torch.no_grad():
         return source.model(sample, timestep).argmin(dim=-1)
-
-
-def _relative_error(got: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    if got.shape != expected.shape:
-        return float("inf")
-    difference = float(np.linalg.norm((got - expected).astype(np.float64)))
-    return difference / float(np.linalg.norm(expected.astype(np.float64))) if difference else 0.0
-
-
-def _runner(path: Path) -> Callable[[Sequence[torch.Tensor]], np.ndarray[Any, Any]]:
-    """Return the graph as a function; what ONNX Runtime refuses, at once or when called, is an ExportError."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    with _valid():
-        onnx.checker.check_model(str(path))
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def run(inputs: Sequence[torch.Tensor]) -> np.ndarray[Any, Any]:
-        with _valid():
-            answer: list[np.ndarray[Any, Any]] = session.run(None, {n: x.numpy() for n, x in zip(INPUTS, inputs)})
-        return answer[0]
-
-    return run
-
-
-@contextlib.contextmanager
-def _valid() -> Iterator[None]:
-    failures = onnxruntime.capi.onnxruntime_pybind11_state
-    refused = (failures.Fail, failures.NotImplemented, failures.InvalidArgument, failures.RuntimeException)
-    try:
-        yield
-    except (onnx.checker.ValidationError, *refused, RuntimeError) as error:
-        raise ExportError(
-            "ONNX Runtime cannot compute the exported gradient", got=error, expected="a graph that loads and runs"
-        ) from error

@@ -24,6 +24,7 @@ _PHASES = {
     "check": "Comparing with torch",
     "guard": "Trying the precision",
     "classifier": "Exporting a classifier",
+    "vjp": "Exporting v^T J",
     "hash": "Hashing the files",
 }
 
@@ -58,6 +59,7 @@ _PHASES = {
 @click.option("--weights", type=click.Path(path_type=Path), help="safetensors file with the weights of a factory.")
 @click.option("--classifier", help="Folder or PACKAGE.MODULE:FACTORY of a noise-aware classifier, for its gradient.")
 @click.option("--classes", type=int, help="How many classes the classifier of a factory knows.")
+@click.option("--vjp", is_flag=True, help="Export the product of a vector with the Jacobian too, for likelihoods.")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there already, with any engines built in it.")
 @click.option("--dry-run", is_flag=True, help="Print what would be exported, and write nothing.")
 def command(
@@ -75,6 +77,7 @@ def command(
     weights: Path | None,
     classifier: str | None,
     classes: int | None,
+    vjp: bool,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -93,6 +96,7 @@ def command(
       dpmrt export my_project.nets:make_unet --spec unet.toml --weights unet.safetensors \\
           --scheduler ddim/scheduler_config.json -o bundles/mine
       dpmrt export engines/checkpoints/digits-unet -o guided --classifier engines/checkpoints/digits-classifier
+      dpmrt export engines/checkpoints/digits-unet -o digits-vjp --vjp
       dpmrt export my-pipeline -o bundles/mine --dry-run
     """
     from rich.console import Console
@@ -112,12 +116,15 @@ def command(
         read_scheduler,
     )
     from dpmrt.export.cli.axes import parse_axes
+    from dpmrt.export.vjp import check_vjp
 
     console = Console()
     sizes = parse_axes(axes)
     if dry_run:
         target = check_request(out, precision=precision, name=name, force=force)
         loaded = open_source(source, subfolder, spec, weights).shaped(sizes, one_time=one_timestep)
+        if vjp:
+            check_vjp(loaded, precision, fold_guidance)
         plan = make_plan(loaded, precision, fold=fold_guidance)
         draft = draft_manifest(plan, read_scheduler(loaded, scheduler), target, name=name)
         _print_summary(console, draft, out)
@@ -128,7 +135,7 @@ def command(
     shown = Console(file=sys.stderr)
     with (
         terminated_like_interrupted(),
-        phase_progress(shown, _PHASES, phases(precision, guard, classifier is not None)) as tell,
+        phase_progress(shown, _PHASES, phases(precision, guard, classifier is not None, vjp)) as tell,
     ):
         bundle = export_bundle(
             source,
@@ -145,6 +152,7 @@ def command(
             weights=weights,
             classifier=classifier,
             classes=classes,
+            vjp=vjp,
             force=force,
             progress=tell,
         )

@@ -75,7 +75,7 @@ def fit(
     hundred steps or so.
     """
     average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay, foreach=True)
     generator = torch.Generator().manual_seed(options.seed)
     model.train()
     start = time.monotonic()
@@ -118,8 +118,7 @@ def _cosine(fraction: float) -> float:
 
 def _blend(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
     with torch.no_grad():
-        for mean, current in zip(average.parameters(), model.parameters()):
-            mean.lerp_(current, 1.0 - decay)
+        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - decay)
 
 
 @contextmanager

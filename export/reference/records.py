@@ -13,6 +13,9 @@ from dpmrt.export.reference.loop import Fitted, TrainOptions
 
 TRAINING_NAME = "training.json"
 
+#: the facts of every training on the digits
+DIGITS: Mapping[str, Any] = {"dataset": DATASET, "data_range": DATA_RANGE, "num_classes": NUM_DIGITS}
+
 _CLASSIFIER_FILES = (TRAINING_NAME, "config.json", "model.safetensors")
 _FILES = {
     "unet": (
@@ -23,16 +26,14 @@ _FILES = {
     ),
     "classifier": _CLASSIFIER_FILES,
     "reader": _CLASSIFIER_FILES,
+    "planar": (TRAINING_NAME, "model.safetensors", "scheduler/scheduler_config.json"),
 }
 
 
 def write_training(folder: Path, kind: str, options: TrainOptions, fitted: Fitted, **facts: Any) -> None:
-    """Write `training.json`: the data, the options, what the run took, and the `facts` of this kind of network."""
+    """Write `training.json`: the data and what else is a fact of this network, the options, and what the run took."""
     record = {
         "kind": kind,
-        "dataset": DATASET,
-        "data_range": DATA_RANGE,
-        "num_classes": NUM_DIGITS,
         **facts,
         "seed": options.seed,
         "steps": fitted.steps,

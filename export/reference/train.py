@@ -12,20 +12,25 @@ from dpmrt.export.folders import new_folder
 from dpmrt.export.reference import unet
 from dpmrt.export.reference.digits import load_digits
 from dpmrt.export.reference.loop import Progress, TrainOptions, fit
-from dpmrt.export.reference.records import TRAINING_NAME, training_files, write_training
+from dpmrt.export.reference.objectives import Objective, make_objective
+from dpmrt.export.reference.records import DIGITS, TRAINING_NAME, training_files, write_training
+from dpmrt.export.schedulers import write_scheduler
 
 CLASS_DROPOUT = 0.12
+#: half of the greatest distance between two images of 256 pixels in [-1, 1], and more than is between most
+SIGMA_MAX = 20.0
 
 
 def train_unet(
     out: str | Path,
     options: TrainOptions | None = None,
     *,
+    loss: str = "ddpm",
     class_dropout: float = CLASS_DROPOUT,
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Path:
-    """Train the reference UNet and write `unet/`, `scheduler/` and `training.json` under `out`.
+    """Train the reference UNet to a loss of OBJECTIVES; write `unet/`, `scheduler/` and `training.json` under `out`.
 
     Nothing appears at `out` until the training has ended; an interrupted one leaves nothing behind.
     """
@@ -37,41 +42,42 @@ def train_unet(
             expected="0 to less than 1",
             fix=f"pass --class-dropout {CLASS_DROPOUT}",
         )
+    objective = make_objective(loss, sigma_max=SIGMA_MAX)
     with new_folder(Path(out), marker=TRAINING_NAME, written=training_files, force=force) as folder:
-        model = unet.build_unet(options.seed).to(memory_format=torch.channels_last)
-        fitted = fit(model, _epsilon_loss(model, options.batch, class_dropout), options, on_progress)
+        model = unet.build_unet(
+            options.seed, by_sigma=objective.by_sigma, learned_variance=objective.learned_variance
+        ).to(memory_format=torch.channels_last)
+        fitted = fit(model, _loss(model, objective, options.batch, class_dropout), options, on_progress)
         # safetensors stores row-major tensors only.
         average = fitted.model.to(memory_format=torch.contiguous_format)
         average.save_pretrained(str(folder / "unet"), safe_serialization=True)
-        unet.sampling_scheduler().save_pretrained(str(folder / "scheduler"))
+        write_scheduler(objective.scheduler, folder / "scheduler")
         write_training(
             folder,
             "unet",
             options,
             fitted,
+            **DIGITS,
             null_class=unet.NULL_CLASS,
             class_dropout=class_dropout,
-            noise=dict(unet.NOISE_CONFIG),
+            loss=loss,
+            noise=dict(objective.scheduler),
         )
     return Path(out)
 
 
-def _epsilon_loss(
-    model: torch.nn.Module, batch: int, class_dropout: float
+def _loss(
+    model: torch.nn.Module, objective: Objective, batch: int, class_dropout: float
 ) -> Callable[[torch.Generator], torch.Tensor]:
     digits = load_digits()
     images, labels = torch.from_numpy(digits.images), torch.from_numpy(digits.labels)
-    signal = unet.alphas_cumprod()
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         pick = torch.randint(len(images), (batch,), generator=generator)
-        t = torch.randint(len(signal), (batch,), generator=generator)
+        t = objective.times(batch, generator)
         dropped = torch.rand(batch, generator=generator) < class_dropout
         noise = torch.randn(batch, *images.shape[1:], generator=generator)
-        alpha = signal[t].sqrt()[:, None, None, None]
-        sigma = (1 - signal[t]).sqrt()[:, None, None, None]
         y = labels[pick].masked_fill(dropped, unet.NULL_CLASS)
-        predicted = model(alpha * images[pick] + sigma * noise, t, y).sample
-        return torch.nn.functional.mse_loss(predicted, noise)
+        return objective.loss(lambda x, t: model(x, t, y).sample, images[pick], t, noise)
 
     return loss

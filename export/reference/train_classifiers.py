@@ -14,7 +14,8 @@ from dpmrt.export.reference import unet
 from dpmrt.export.reference.classifiers import DigitReader, NoisyDigitClassifier, save_network
 from dpmrt.export.reference.digits import Digits, split_digits
 from dpmrt.export.reference.loop import Progress, TrainOptions, fit
-from dpmrt.export.reference.records import TRAINING_NAME, training_files, write_training
+from dpmrt.export.reference.losses.noisy_classifier import noisy_cross_entropy
+from dpmrt.export.reference.records import DIGITS, TRAINING_NAME, training_files, write_training
 
 HELD_OUT = 0.2
 ACCURACY_TIMES = (0, 100, 200, 300, 400, 500, 600, 800, 999)
@@ -38,7 +39,7 @@ def train_classifier(
         accuracy = [{"t": t, "accuracy": accuracy_at(fitted.model, held, t)} for t in ACCURACY_TIMES]
         save_network(fitted.model, folder)
         facts = {"held_out": HELD_OUT, "noise": dict(unet.NOISE_CONFIG), "held_out_accuracy": accuracy}
-        write_training(folder, "classifier", options, fitted, **facts)
+        write_training(folder, "classifier", options, fitted, **DIGITS, **facts)
     return Path(out)
 
 
@@ -61,7 +62,7 @@ def train_reader(
         accuracy = float(np.mean(fitted.model.read(held.images) == held.labels))
         save_network(fitted.model, folder)
         facts = {"held_out": HELD_OUT, "held_out_accuracy": round(accuracy, 4)}
-        write_training(folder, "reader", options, fitted, **facts)
+        write_training(folder, "reader", options, fitted, **DIGITS, **facts)
     return Path(out)
 
 
@@ -89,10 +90,8 @@ def _noisy_loss(model: NoisyDigitClassifier, train: Digits, batch: int) -> Calla
         pick = torch.randint(len(images), (batch,), generator=generator)
         t = torch.randint(len(signal), (batch,), generator=generator)
         noise = torch.randn(batch, *images.shape[1:], generator=generator)
-        alpha = signal[t].sqrt()[:, None, None, None]
-        sigma = (1 - signal[t]).sqrt()[:, None, None, None]
         moved = _moved(images[pick], generator, turn=8.0, shift=1.0, stretch=0.08)
-        return torch.nn.functional.cross_entropy(model(alpha * moved + sigma * noise, t.float()), labels[pick])
+        return noisy_cross_entropy(model, moved, labels[pick], t, noise, signal)
 
     return loss
 

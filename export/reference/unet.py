@@ -38,11 +38,16 @@ NOISE_CONFIG: Mapping[str, Any] = {
 }
 
 
-def build_unet(seed: int = 0) -> UNet2DModel:
-    """An untrained reference UNet; the same seed gives the same weights and leaves torch's global state alone."""
+def build_unet(seed: int = 0, *, by_sigma: bool = False, learned_variance: bool = False) -> UNet2DModel:
+    """An untrained reference UNet; the same seed gives the same weights and leaves torch's global state alone.
+
+    `by_sigma`, it is told sigma and divides its answer by it, as networks of the score; with `learned_variance` it
+    answers a second channel.
+    """
+    kind = {"time_embedding_type": "fourier"} if by_sigma else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet2DModel(**UNET_CONFIG)
+        return UNet2DModel(**{**UNET_CONFIG, **kind, "out_channels": 2 if learned_variance else 1})
 
 
 def alphas_cumprod() -> torch.Tensor:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpmrt.errors import ArrayError, OptionError
+from dpmrt.runtime.npy import read_array
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -32,22 +32,6 @@ def parse_files(flag: str, texts: Iterable[str]) -> dict[str, Path]:
     return files
 
 
-def read_array(what: str, path: Path) -> NDArray[Any]:
-    """Return the one array of a .npy file; nothing is unpickled."""
-    import numpy as np
-
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ArrayError(
-            f"{what} cannot be read", got=f"{path}: {error}", expected="an array that numpy.save wrote"
-        ) from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ArrayError(f"{what} is no single array", got=path, expected="one array in a .npy")
-    return array
-
-
 def read_noise(path: Path) -> NDArray[Any]:
     """Return the initial noise of a .npy file."""
     array = read_array("the noise", path)
@@ -61,7 +45,7 @@ def read_arrays(flag: str, files: Mapping[str, Path]) -> dict[str, NDArray[Any]]
     return {name: read_array(f"{flag} {name}", path) for name, path in files.items()}
 
 
-def write_array(out: Path, samples: NDArray[np.float32]) -> None:
+def write_array(out: Path, samples: NDArray[Any]) -> None:
     """Write an array as a .npy file that appears whole or not at all."""
     import numpy as np
 

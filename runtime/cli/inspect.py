@@ -61,13 +61,14 @@ def _print_bundle(bundle: OpenBundle) -> None:
     _section("outputs", _tensors(manifest.unet.outputs))
     _section("free axes", network_axes(manifest.unet))
     _section("pinned to fp32", network_pins(manifest.unet))
-    if manifest.classifier is not None:
-        classifier = manifest.classifier
-        _section("classifier", [("network", classifier.path), *network_facts(bundle, classifier)])
-        _section("classifier's inputs", _tensors(classifier.inputs))
-        _section("classifier's outputs", _tensors(classifier.outputs))
-        _section("classifier's free axes", network_axes(classifier))
-        _section("classifier's nodes pinned to fp32", network_pins(classifier))
+    for name, network in (("classifier", manifest.classifier), ("vector-Jacobian product", manifest.vjp)):
+        if network is None:
+            continue
+        _section(name, [("network", network.path), *network_facts(bundle, network)])
+        _section(f"{name}'s inputs", _tensors(network.inputs))
+        _section(f"{name}'s outputs", _tensors(network.outputs))
+        _section(f"{name}'s free axes", network_axes(network))
+        _section(f"{name}'s nodes pinned to fp32", network_pins(network))
     _section("TensorRT engines", built_engines(bundle))
     _section("scheduler", bundle.scheduler_config.items())
     _section("provenance", manifest.provenance.items())
@@ -78,6 +79,8 @@ def _print_bundle(bundle: OpenBundle) -> None:
 
 
 def _facts(bundle: OpenBundle) -> Iterator[Fact]:
+    from dpmrt.runtime.calibration.statistic import describe_statistic
+
     manifest, guidance = bundle.manifest, bundle.manifest.guidance
     yield from network_facts(bundle, manifest.unet)
     yield "prediction", manifest.prediction
@@ -93,6 +96,7 @@ def _facts(bundle: OpenBundle) -> Iterator[Fact]:
     yield "by default", f"{defaults.steps} steps, {defaults.solver or 'the scheduler below'}{chosen}"
     yield "engine auto", engine_auto(bundle)
     yield "verified", last_verification(bundle)
+    yield "analytic variance", describe_statistic(bundle)
 
 
 def _tensors(specs: Iterable[TensorSpec]) -> Iterator[Fact]:

@@ -24,6 +24,8 @@ def network_facts(bundle: OpenBundle, network: Network) -> Iterator[tuple[str, s
         yield "emulated by", precision.emulated
     if network.extra_channels:
         yield "extra channels", f"{network.extra_channels}, given as the condition extra_channels"
+    if network.learned_channels:
+        yield "learned variance", f"the last {network.learned_channels} channels of the output"
     if network.channel_axis != 1:
         yield "channels", f"on axis {network.channel_axis}"
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 @contextmanager
 def progress_bar(
     label: str, total: int | None, wanted: bool | None, quiet: bool
-) -> Iterator[Callable[[int], None] | None]:
+) -> Iterator[Callable[[float], None] | None]:
     """Show a bar, on a terminal or where asked for; gives what to call with the number of parts done, or None."""
     shown = sys.stderr.isatty() if wanted is None else wanted
     if quiet or not shown:

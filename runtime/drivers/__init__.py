@@ -14,6 +14,7 @@ __all__ = ["DRIVERS", "Driven", "Driver", "NetworkModel", "Report", "find_driver
 
 #: by the name that `solver` takes: module and function, imported when asked for
 DRIVERS: Mapping[str, tuple[str, str]] = {
+    "ode": ("dpmrt.runtime.drivers.ode", "sample_ode"),
     "dpm-solver-12": ("dpmrt.runtime.drivers.adaptive", "DPM_SOLVER_12"),
     "dpm-solver-23": ("dpmrt.runtime.drivers.adaptive", "DPM_SOLVER_23"),
     "dpm-solver++12": ("dpmrt.runtime.drivers.adaptive", "DPM_SOLVER_PP_12"),

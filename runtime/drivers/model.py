@@ -32,6 +32,7 @@ class NetworkModel:
     def __init__(self, bundle: OpenBundle, backend: Backend, shape: tuple[int, ...], conditions: Conditions) -> None:
         self.shape = shape
         self.prediction: str = bundle.manifest.prediction
+        self.precision: str = bundle.manifest.unet.precision.kind
         self.calls = 0
         self._bundle = bundle
         self._x = np.zeros(shape, np.float32)

@@ -30,6 +30,8 @@ from dpmrt.solvers_np.from_diffusers.kdpm2 import plan_kdpm2, plan_kdpm2_ancestr
 from dpmrt.solvers_np.from_diffusers.lcm import plan_lcm
 from dpmrt.solvers_np.from_diffusers.lms import plan_lms
 from dpmrt.solvers_np.from_diffusers.noise_schedule import schedule_from_diffusers
+from dpmrt.solvers_np.from_diffusers.own_schedule import OWN_SCHEDULE, plan_own_schedule
+from dpmrt.solvers_np.from_diffusers.part_way import part_way_plan
 from dpmrt.solvers_np.from_diffusers.pndm import plan_pndm
 from dpmrt.solvers_np.from_diffusers.prediction import prediction_from_diffusers
 from dpmrt.solvers_np.from_diffusers.sa_solver import plan_sa_solver
@@ -41,6 +43,11 @@ from dpmrt.solvers_np.plans.plan import StepPlan
 
 __all__ = ["CLASSES", "plan_from_diffusers", "prediction_from_diffusers", "schedule_from_diffusers"]
 
+#: distilled classes take it in set_timesteps, the others keep earlier outputs
+_STRENGTH_IS_A_KEY = frozenset(
+    {"LCMScheduler", "TCDScheduler"}
+    | {f"{name}Scheduler" for name in ("DPMSolverMultistep", "UniPCMultistep", "DEISMultistep", "LMSDiscrete")}
+)
 CLASSES: Mapping[str, Callable[[Mapping[str, Any], int], StepPlan]] = MappingProxyType(
     {
         "EulerDiscreteScheduler": plan_euler,
@@ -76,11 +83,15 @@ def plan_from_diffusers(scheduler_config: Mapping[str, Any], steps: int, **overr
     """Compile the plan that a diffusers scheduler of this config would follow.
 
     `overrides` replace keys of the config, in diffusers' words; `eta` and `use_clipped_model_output`, which
-    diffusers takes in `step`, are given here too.
+    diffusers takes in `step`, are given here too, and so is the `strength` of its image-to-image pipelines.
 
     >>> plan_from_diffusers({"_class_name": "DDIMScheduler"}, 10, clip_sample=False).calls
     10
     """
     name = class_name(scheduler_config)
-    compile_class = choose("scheduler class", name, CLASSES)
-    return compile_class({**scheduler_config, **overrides}, whole("steps", steps, 1, MAX_STEPS))
+    compile_class = choose("scheduler class", name, {**CLASSES, OWN_SCHEDULE: plan_own_schedule})
+    config, steps = {**scheduler_config, **overrides}, whole("steps", steps, 1, MAX_STEPS)
+    if "strength" not in config or name in _STRENGTH_IS_A_KEY:
+        return compile_class(config, steps)
+    strength = config.pop("strength")
+    return part_way_plan(compile_class(config, steps), steps, strength)

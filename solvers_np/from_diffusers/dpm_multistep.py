@@ -17,11 +17,12 @@ from dpmrt.solvers_np.from_diffusers.dpm_options import (
     refuse_order_3,
 )
 from dpmrt.solvers_np.from_diffusers.numbers.solver_sigmas import DPM_MULTISTEP_KEYS, dpm_multistep
+from dpmrt.solvers_np.from_diffusers.part_way import STRENGTH
 from dpmrt.solvers_np.from_diffusers.solver_grids import solver_grid
 from dpmrt.solvers_np.from_diffusers.solver_prediction import read_parts, solver_prediction
 from dpmrt.solvers_np.plans.plan import StepPlan
 
-_KEYS: dict[str, Any] = {**DPM_MULTISTEP_KEYS, **SOLVER_KEYS, **FINAL_KEYS, "variance_type": None}
+_KEYS: dict[str, Any] = {**DPM_MULTISTEP_KEYS, **SOLVER_KEYS, **FINAL_KEYS, **STRENGTH, "variance_type": None}
 
 
 def plan_dpm_multistep(config: Mapping[str, Any], steps: int) -> StepPlan:

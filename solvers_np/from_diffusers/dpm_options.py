@@ -6,10 +6,12 @@ from typing import Any
 
 from dpmrt.errors import OptionError
 from dpmrt.solvers_np.from_diffusers.config import SchedulerConfig
+from dpmrt.solvers_np.from_diffusers.part_way import part_way_grid
 from dpmrt.solvers_np.from_diffusers.solver_prediction import PREDICTION_KEYS
 from dpmrt.solvers_np.grids.grid import Grid
 from dpmrt.solvers_np.plans.plan import StepPlan
 from dpmrt.solvers_np.solvers import SOLVERS
+from dpmrt.solvers_np.solvers.dpm_multistep import FEW_STEPS
 
 #: `third_order`, which is not diffusers', asks for another weight of the second derivative in order 3
 SOLVER_KEYS: dict[str, Any] = {
@@ -31,11 +33,13 @@ def integrates_x0(keys: SchedulerConfig) -> bool:
 
 def multistep_plan(keys: SchedulerConfig, grid: Grid, prediction: str) -> StepPlan:
     """Return the plan of the multistep algorithm that the config names."""
+    grid, skipped = part_way_grid(keys, grid)
     return SOLVERS[keys["algorithm_type"]](
         grid,
         prediction,
         lower_order_final=keys.flag("lower_order_final"),
         euler_at_final=keys.flag("euler_at_final"),
+        lower_order_below=FEW_STEPS - skipped,
         **solver_options(keys, len(grid)),
     )
 

@@ -10,6 +10,7 @@ from dpmrt.solvers_np.from_diffusers.config import SchedulerConfig, class_name
 from dpmrt.solvers_np.from_diffusers.numbers.edm_sigmas import EDM_KEYS, SDE_VE_KEYS
 from dpmrt.solvers_np.from_diffusers.numbers.flow_sigmas import FLOW_MATCH_HEUN_KEYS
 from dpmrt.solvers_np.from_diffusers.numbers.schedule import SCHEDULE_KEYS, read_schedule
+from dpmrt.solvers_np.from_diffusers.own_schedule import OWN_SCHEDULE, read_own_schedule
 from dpmrt.solvers_np.options import choose
 from dpmrt.solvers_np.schedules.named import make_schedule
 from dpmrt.solvers_np.schedules.schedule import NoiseSchedule
@@ -25,6 +26,8 @@ def schedule_from_diffusers(scheduler_config: Mapping[str, Any]) -> NoiseSchedul
     'flow'
     """
     name = class_name(scheduler_config)
+    if name == OWN_SCHEDULE:
+        return read_own_schedule(scheduler_config)
     if name == "IPNDMScheduler":
         raise OptionError(
             "IPNDMScheduler has a noise schedule of its own, for its own solver alone",

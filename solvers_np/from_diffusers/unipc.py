@@ -10,6 +10,7 @@ from dpmrt.solvers_np.from_diffusers.config import SchedulerConfig
 from dpmrt.solvers_np.from_diffusers.described import described
 from dpmrt.solvers_np.from_diffusers.numbers.solver_sigmas import UNIPC_KEYS
 from dpmrt.solvers_np.from_diffusers.numbers.solver_sigmas import unipc as unipc_sigmas
+from dpmrt.solvers_np.from_diffusers.part_way import STRENGTH, part_way_grid
 from dpmrt.solvers_np.from_diffusers.solver_grids import solver_grid
 from dpmrt.solvers_np.from_diffusers.solver_prediction import PREDICTION_KEYS, solver_prediction
 from dpmrt.solvers_np.plans.plan import StepPlan
@@ -24,6 +25,7 @@ _KEYS: dict[str, Any] = {
     "solver_type": "bh2",
     "lower_order_final": True,
     "disable_corrector": (),
+    **STRENGTH,
     "solver_p": None,
 }
 
@@ -46,7 +48,7 @@ def plan_unipc(config: Mapping[str, Any], steps: int) -> StepPlan:
             expected="one of them otherwise",
         )
     prediction = solver_prediction(keys, flow=predict_x0)
-    grid = solver_grid(keys, unipc_sigmas(keys, steps))
+    grid, skipped = part_way_grid(keys, solver_grid(keys, unipc_sigmas(keys, steps)))
     plan = unipc(
         grid,
         prediction,
@@ -54,7 +56,7 @@ def plan_unipc(config: Mapping[str, Any], steps: int) -> StepPlan:
         solver_type=keys.choice("solver_type", *SOLVER_TYPES),
         predict_x0=predict_x0,
         corrector=True,
-        disable_corrector=[step for step in _listed(keys) if step < len(grid)],
+        disable_corrector=[step - skipped for step in _listed(keys) if 0 <= step - skipped < len(grid)],
         lower_order_final=keys.flag("lower_order_final"),
         **keys.limits(),
     )

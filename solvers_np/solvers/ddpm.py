@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from dpmrt.solvers_np.grids.grid import Grid
 from dpmrt.solvers_np.options import one_of
@@ -10,11 +11,12 @@ from dpmrt.solvers_np.plans.instructions import LearnedRange, LearnedVariance, N
 from dpmrt.solvers_np.plans.plan import StepPlan
 from dpmrt.solvers_np.plans.writer import PlanWriter
 from dpmrt.solvers_np.solver import Case, Solver
+from dpmrt.solvers_np.solvers.analytic import analytic_for
 from dpmrt.solvers_np.solvers.asking import x0_at
 from dpmrt.solvers_np.solvers.limits import limit_x0
 from dpmrt.solvers_np.solvers.rising import refuse_encoding
 
-VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
+VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range", "analytic")
 #: beta-tilde of a step onto no noise is zero and has no logarithm; diffusers takes this in its place
 _LEAST_VARIANCE = 1e-20
 
@@ -28,12 +30,17 @@ def ddpm(
     clip: float | None = None,
     threshold: float | None = None,
     threshold_max: float = 1.0,
+    gamma: Sequence[float] | None = None,
+    gamma_times: Sequence[float] | None = None,
+    radius: float | None = 1.0,
+    clip_pixel: float | None = 2.0,
+    clip_steps: int | None = None,
 ) -> StepPlan:
     """Eq. 7 for the mean; the variance is beta-tilde of eq. 7 ("fixed_small") or beta ("fixed_large").
 
     A network whose output has twice the channels of the state says the variance itself ("learned"), or where it lies
-    between those two ("learned_range", Nichol and Dhariwal 2021, eq. 15). The last step adds no noise
-    (algorithm 2, line 3) unless `noise_at_end`.
+    between those two ("learned_range", Nichol and Dhariwal 2021, eq. 15). "analytic" is the optimal one, of `gamma`
+    and the options after it (`Analytic`). The last step adds no noise (algorithm 2, line 3) unless `noise_at_end`.
 
     >>> from dpmrt.solvers_np import compile_plan
     >>> compile_plan("ddpm", "linear", 10, variance="learned_range").parts
@@ -42,16 +49,22 @@ def ddpm(
     one_of("variance", variance, VARIANCES)
     refuse_encoding(grid, "ddpm")
     limit = limit_x0(clip, threshold, threshold_max)
-    rows = PlanWriter(grid)
+    best = analytic_for(
+        grid, variance, gamma, gamma_times, radius=radius, clip_pixel=clip_pixel, clip_steps=clip_steps
+    )
+    rows, last = PlanWriter(grid), len(grid) - 1 if noise_at_end else len(grid) - 2
     for i, (here, there) in enumerate(grid):
         ratio = here.alpha / there.alpha
         beta = here.sigma**2 - (there.sigma * ratio) ** 2
         shrink = (there.sigma / here.sigma) ** 2
+        weight = there.alpha * beta / here.sigma**2
         std, instruction = _noise(variance, beta, beta * shrink)
-        noisy = std > 0 and (i < len(grid) - 1 or noise_at_end)
+        if best is not None:
+            std = best.deviation(beta * shrink, weight, step=i, left=last - i)
+        noisy = std > 0 and i <= last
         x0 = x0_at(rows, prediction, here, limit)
         rows.move(
-            ratio * shrink * rows.x + there.alpha * beta / here.sigma**2 * x0,
+            ratio * shrink * rows.x + weight * x0,
             noise=std if noisy else 0.0,
             over=(here, there),
             noise_instruction=instruction if noisy else None,

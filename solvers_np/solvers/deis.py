@@ -20,14 +20,16 @@ def deis(
     *,
     order: int | None = None,
     lower_order_final: bool = True,
+    lower_order_below: int = FEW_STEPS,
     clip: float | None = None,
     threshold: float | None = None,
     threshold_max: float = 1.0,
 ) -> StepPlan:
     """Integrate over rho the polynomial in log rho through the last `order` values of eps (2 unless given).
 
-    The first steps use fewer values, and so do the last two of a run of few steps, with `lower_order_final`; a step
-    onto zero noise uses one. With a polynomial in rho itself this method (the authors' rho-AB) is solver "lms".
+    The first steps use fewer values, and so do, with `lower_order_final`, the last two of a run below
+    `lower_order_below` steps; a step onto zero noise uses one. With a polynomial in rho itself this method (the
+    authors' rho-AB) is solver "lms".
 
     >>> from dpmrt.solvers_np import compile_plan
     >>> plan = compile_plan("deis", "linear", 20, order=3)
@@ -37,7 +39,7 @@ def deis(
     check_ends(grid, "deis")
     n = len(grid)
     order = order_within(order, n)
-    few = lower_order_final and n < FEW_STEPS
+    few = lower_order_final and n < lower_order_below
     nodes = [Nodes(min(order, i + 1, n - i if few else order)) for i in range(n)]
     limit = limit_x0(clip, threshold, threshold_max)
     return write_adams(grid, prediction, nodes, buffers_x0=False, limit=limit).plan(order=order)

@@ -29,6 +29,8 @@ from dpmrt.solvers_np.solvers.dpm_terms import (
 from dpmrt.solvers_np.solvers.limits import limit_x0
 from dpmrt.solvers_np.solvers.orders import order_within
 
+#: diffusers lowers the last steps of runs with fewer steps than this
+FEW_STEPS = 15
 THIRD_ORDERS = ("released", "taylor", "diffusers")
 
 
@@ -42,7 +44,7 @@ def multistep(
     third_order: str = "released",
     eta: float | None = None,
     lower_order_final: bool = True,
-    lower_order_below: int = 15,
+    lower_order_below: int = FEW_STEPS,
     euler_at_final: bool = False,
     denoise_to_zero: bool = False,
     clip: float | None = None,

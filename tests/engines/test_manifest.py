@@ -135,7 +135,7 @@ def test_other_format(bundle: Path, raw: str) -> None:
         read_manifest(bundle)
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", True, 2.0, None])
+@pytest.mark.parametrize("version", [0, 4, "1", True, 2.0, None])
 def test_unknown_version(bundle: Path, version: object) -> None:
     rewrite(bundle, lambda fields: fields.update(version=version))
     with pytest.raises(ManifestError, match="unknown `version`") as caught:
@@ -401,9 +401,11 @@ def test_more_channels_in_than_out_are_a_condition() -> None:
 
     assert (network(9, 4).sample_shape, network(9, 4).extra_channels) == ((4, 8, 8), 5)
     assert (network(3, 6).sample_shape, network(3, 6).extra_channels) == ((3, 8, 8), 0)
+    assert [network(*sizes).learned_channels for sizes in ((3, 6), (3, 3), (9, 4))] == [3, 0, 0]
     assert (network(8, 4, 2, 5).sample_shape, network(8, 4, 2, 5).extra_channels) == ((8, 4, 8, 8), 4)
 
 
-def test_the_first_version_is_still_read(bundle: Path) -> None:
-    rewrite(bundle, lambda fields: fields.update(version=1))
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_versions_are_still_read(bundle: Path, version: int) -> None:
+    rewrite(bundle, lambda fields: fields.update(version=version) or fields.pop("eps_power"))
     assert read_manifest(bundle).unet.precision.kind == "fp32"

@@ -18,15 +18,17 @@ import torch
 from click.testing import CliRunner
 
 from dpmrt.errors import BundleError, DpmrtError, NonFiniteError, OptionError, OutputError
-from dpmrt.export.cli.train import command
+from dpmrt.export.cli.train import LOSSES, command
 from dpmrt.export.reference.classifiers import load_classifier, load_reader
 from dpmrt.export.reference.loop import TrainOptions, fit
+from dpmrt.export.reference.objectives import OBJECTIVES
 from dpmrt.export.reference.train import train_unet
 from dpmrt.export.reference.train_classifiers import train_classifier, train_reader
+from dpmrt.export.reference.train_planar import train_planar
 from dpmrt.export.reference.unet import load_scheduler, load_unet
 
 QUICK = TrainOptions(steps=3, batch=4, threads=1)
-TRAININGS = [train_unet, train_classifier, train_reader]
+TRAININGS = [train_unet, train_classifier, train_reader, train_planar]
 
 
 def weights(folder: Path) -> bytes:
@@ -177,6 +179,48 @@ def test_command_trains_and_logs(network, load, tmp_path):
     assert load(out).config
 
 
+def test_command_trains_to_any_loss_and_says_how_to_export(tmp_path):
+    assert tuple(OBJECTIVES) == LOSSES
+    out = tmp_path / "plane"
+    result = CliRunner().invoke(command, f"planar -o {out} --loss sub-vp --steps 2 --batch 4")
+    assert result.exit_code == 0, result.output
+    assert "next: dpmrt export dpmrt.export.reference.planar:make --spec dpmrt.export.reference.planar:SPEC" in (
+        result.output
+    )
+    record = json.loads((out / "training.json").read_text())
+    assert (record["loss"], record["batch"], record["lr"], record["noise"]["schedule"]) == (
+        "sub-vp",
+        4,
+        4e-3,
+        "sub-vp",
+    )
+
+
+def test_minutes_replace_the_steps_of_a_planar_network(tmp_path):
+    result = CliRunner().invoke(command, ["planar", "-o", str(tmp_path / "plane"), "--minutes", "0.002"])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "plane/training.json").read_text())["steps"] < 600
+
+
+def test_a_classifier_takes_no_other_loss(tmp_path):
+    result = CliRunner().invoke(command, ["reader", "-o", str(tmp_path / "x"), "--loss", "vp"])
+    assert isinstance(result.exception, OptionError)
+    assert str(result.exception).splitlines()[0] == "reader has a loss of its own"
+    with pytest.raises(OptionError, match="unknown loss"):
+        train_planar(tmp_path / "x", QUICK, loss="vlb")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "channels", "embedding"),
+    [("learned-range", 2, "positional"), ("ve", 1, "fourier"), ("vp", 1, "positional")],
+)
+def test_a_unet_is_made_for_its_loss(loss, channels, embedding, tmp_path):
+    out = train_unet(tmp_path / "model", QUICK, loss=loss)
+    config = json.loads((out / "unet/config.json").read_text())
+    assert (config["out_channels"], config["time_embedding_type"]) == (channels, embedding)
+
+
 def test_command_errors_are_ours(tmp_path):
     result = CliRunner().invoke(command, ["unet", "-o", str(tmp_path / "x"), "--class-dropout", "1"])
     assert isinstance(result.exception, DpmrtError)
@@ -193,7 +237,7 @@ def test_help_has_examples_and_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Examples:\n    dpmrt train-reference unet -o digits-unet" in done.stdout
-    assert "[default: 64]" in done.stdout
+    assert "[default: 0.12]" in done.stdout
     assert done.stdout.rstrip().endswith("False")
 
 

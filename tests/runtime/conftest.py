@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from editing_files import write_pixels
 from tiny_bundles import Make, write_bundle
 
 
@@ -23,3 +25,13 @@ def make_bundle(tmp_path: Path) -> Make:
         return write_bundle(tmp_path / "bundle", **variant)
 
     return make
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    return write_pixels(tmp_path / "in.png", np.arange(64).reshape(8, 8, 1) * 4)
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    return write_pixels(tmp_path / "mask.png", np.repeat([[255], [0]], 32, axis=1).reshape(8, 8, 1))

@@ -1,37 +1,35 @@
-"""Where in a classifier an operator is called: the module's name, and the line."""
+"""Where in a network an operator is called: the module's name, and the line."""
 
 from __future__ import annotations
 
 import functools
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dpmrt.export.classifier.load import ClassifierSource
-
 _SKIPPED = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
-def whereabouts(source: ClassifierSource, operator: str) -> str:
+def whereabouts(network: Any, call: Callable[[], object], operator: str, *, what: str) -> str:
     """Return ", called in MODULE (file.py:LINE)" for the first call of an operator or of the one it is backward of.
 
-    An empty string is returned where the forward pass calls no such operator.
+    `call` runs the network forward, which an error calls `what`. An empty string is returned where that calls no such
+    operator.
     """
     name = operator.replace("::", ".").removeprefix("aten.").partition(".")[0]
-    watch = _Watch({name, name.removesuffix("_backward")})
+    watch = _Watch({name, name.removesuffix("_backward")}, f"the {what}")
     hooks = []
-    for path, module in source.model.named_modules():
+    for path, module in network.named_modules():
         hooks.append(module.register_forward_pre_hook(functools.partial(watch.enter, path)))
         hooks.append(module.register_forward_hook(watch.leave, always_call=True))
-    x = torch.zeros(1, *source.sample_shape)
     try:
         with torch.no_grad(), watch:
-            source.model(x, torch.zeros(1))
+            call()
     except Exception:
         # What was seen until then still counts: the caller is about to report a failure of its own.
         return watch.seen
@@ -51,15 +49,16 @@ def raised_at(error: BaseException) -> str:
 class _Watch(TorchDispatchMode):  # type: ignore[misc]
     """Notes the module and the line at which one of some operators is first called."""
 
-    def __init__(self, names: set[str]) -> None:
+    def __init__(self, names: set[str], whole: str) -> None:
         super().__init__()
         self.names = names
+        self.whole = whole
         self.entered: list[str] = []
         self.seen = ""
 
     def enter(self, path: str, *_: Any) -> None:
         """Go into the module at `path`."""
-        self.entered.append(path or "the classifier")
+        self.entered.append(path or self.whole)
 
     def leave(self, *_: Any) -> None:
         """Go back to the module around."""
@@ -69,7 +68,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if not self.seen and func._schema.name.partition("::")[2] in self.names:
-            self.seen = f", called in {self.entered[-1] if self.entered else 'the classifier'}{_line()}"
+            self.seen = f", called in {self.entered[-1] if self.entered else self.whole}{_line()}"
         return func(*args, **(kwargs or {}))
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpmrt.export.classifier.adjoints import decompositions
+from dpmrt.export.gradients.adjoints import decompositions
 
 aten = torch.ops.aten
 

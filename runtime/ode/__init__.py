@@ -1,0 +1,1 @@
+"""The probability-flow ODE: where it goes at each time, and SciPy's solvers that follow it."""
