@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dpmrt.solvers_np.execution.device import source
-from dpmrt.solvers_np.execution.device.kernels import _THREADS, _WIDE_BLOCK
+from dpmrt.solvers_np.execution.device import langevin_source, source
+from dpmrt.solvers_np.execution.device.kernels import _THREADS
 
 NVCC = shutil.which("nvcc")
 #: the registers of a multiprocessor, of which a block may not want more
@@ -27,6 +27,9 @@ def kernels() -> list[tuple[str, str]]:
             source.update_source(targets, sources, dtype) for targets, sources in ((1, 1), (2, 4), (3, 9), (4, 17))
         ]
         found += [source.combine_source(origin, dtype) for origin in source.TYPES]
+        found += [source.rescale_source(origin, dtype) for origin in source.TYPES]
+        found += [langevin_source.norms_source(dtype), langevin_source.step_source(dtype)]
+        found += [langevin_source.scale_source(dtype)]
     found += [source.move_source(*pair) for pair in itertools.product(source.TYPES, repeat=2)]
     return found
 
@@ -34,9 +37,9 @@ def kernels() -> list[tuple[str, str]]:
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
 def test_every_kernel_compiles_and_fits_its_block(tmp_path: Path) -> None:
     """As one file, each in a namespace of its own, as CuPy compiles them: C++17, denormals flushed."""
-    text = [source._PRELUDE]
+    text = [source.PRELUDE]
     for number, (code, _) in enumerate(kernels()):
-        body = code.replace(source._PRELUDE, "").replace('extern "C" ', "")
+        body = code.replace(source.PRELUDE, "").replace('extern "C" ', "")
         text.append(f"namespace k{number} {{\n{body}\n}}")
     (tmp_path / "all.cu").write_text("\n".join(text))
     command = [NVCC, "-std=c++17", "-ftz=true", "-arch=sm_75", "-Xptxas", "-v", "-cubin", "-o", "all.cubin", "all.cu"]
@@ -46,7 +49,7 @@ def test_every_kernel_compiles_and_fits_its_block(tmp_path: Path) -> None:
     used = re.findall(r"Compiling entry function '(\w+)'.*?Used (\d+) registers", done.stderr, re.DOTALL)
     assert len(used) == len(kernels())
     for name, registers in used:
-        threads = _WIDE_BLOCK if "threshold" in name else _THREADS
+        threads = source.WIDE_BLOCK if "threshold" in name or "rescale" in name else _THREADS
         # They are handed out by the warp, in units of eight a thread.
         assert -(-int(registers) // 8) * 8 * threads <= _REGISTERS, name
     assert "0 bytes spill stores" in done.stderr
