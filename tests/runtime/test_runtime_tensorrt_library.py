@@ -16,7 +16,9 @@ from dpmrt.runtime.tensorrt_library import installed_flavours, load_library
 def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder in front of the path, with no TensorRT loaded from anywhere else."""
     for name in ("tensorrt", "tensorrt_rtx"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        # Set before it is deleted, so that a stand-in does not outlive the test.
+        monkeypatch.setitem(sys.modules, name, sys.modules.get(name))
+        monkeypatch.delitem(sys.modules, name)
     # Only the folder and the standard library are left to find modules in.
     monkeypatch.setattr(sys, "path", [str(tmp_path), *(p for p in sys.path if "site-packages" not in p)])
     return tmp_path

@@ -12,11 +12,11 @@
 #include "plan.h"
 
 struct dpmrt_plan {
-    std::shared_ptr<const dpmrt::Plan> table;
+    std::shared_ptr<const dpmrt_core::Plan> table;
 };
 
 struct dpmrt_session {
-    std::unique_ptr<dpmrt::Executor> executor;
+    std::unique_ptr<dpmrt_core::Executor> executor;
     std::atomic<bool> busy{false};
     void (*log)(void *, dpmrt_log_level, const char *) = nullptr;
     void *log_user = nullptr;
@@ -24,12 +24,12 @@ struct dpmrt_session {
 
 struct dpmrt_noise {
     explicit dpmrt_noise(std::uint64_t seed) : stream(seed) {}
-    dpmrt::TorchNoise stream;
+    dpmrt_core::TorchNoise stream;
 };
 
 namespace {
 
-using dpmrt::Failure;
+using dpmrt_core::Failure;
 
 dpmrt_status report(dpmrt_error *error, dpmrt_status status, const char *text) {
     if (error != nullptr) {
@@ -110,7 +110,7 @@ dpmrt_status dpmrt_plan_load(const char *path, dpmrt_plan **plan, dpmrt_error *e
     return guarded(error, [&] {
         needed(path, "path");
         needed(plan, "plan");
-        auto table = std::make_shared<const dpmrt::Plan>(dpmrt::Plan::load(path));
+        auto table = std::make_shared<const dpmrt_core::Plan>(dpmrt_core::Plan::load(path));
         *plan = new dpmrt_plan{std::move(table)};
     });
 }
@@ -119,7 +119,7 @@ dpmrt_status dpmrt_plan_read(const void *data, size_t size, dpmrt_plan **plan, d
     return guarded(error, [&] {
         needed(data, "data");
         needed(plan, "plan");
-        auto table = std::make_shared<const dpmrt::Plan>(dpmrt::Plan::parse(data, size, "the step file"));
+        auto table = std::make_shared<const dpmrt_core::Plan>(dpmrt_core::Plan::parse(data, size, "the step file"));
         *plan = new dpmrt_plan{std::move(table)};
     });
 }
@@ -130,7 +130,7 @@ dpmrt_status dpmrt_plan_describe(const dpmrt_plan *plan, dpmrt_plan_info *info, 
     return guarded(error, [&] {
         needed(plan, "plan");
         needed(info, "info");
-        const dpmrt::Plan &table = *plan->table;
+        const dpmrt_core::Plan &table = *plan->table;
         *info = {table.rows(),
                  table.calls(),
                  table.draws(),
@@ -145,10 +145,10 @@ dpmrt_status dpmrt_plan_describe(const dpmrt_plan *plan, dpmrt_plan_info *info, 
 dpmrt_status dpmrt_plan_times(const dpmrt_plan *plan, double *times, size_t count, dpmrt_error *error) {
     return guarded(error, [&] {
         needed(plan, "plan");
-        const dpmrt::Plan &table = *plan->table;
+        const dpmrt_core::Plan &table = *plan->table;
         if (count != table.calls()) {
             throw Failure(DPMRT_ERROR_ARGUMENT, "there is room for another number of times",
-                          dpmrt::format("%zu", count), dpmrt::format("%zu, as the plan has calls", table.calls()));
+                          dpmrt_core::format("%zu", count), dpmrt_core::format("%zu, as the plan has calls", table.calls()));
         }
         if (count > 0) needed(times, "times");
         for (std::size_t row = 0; row < table.rows(); ++row) {
@@ -169,11 +169,11 @@ dpmrt_status dpmrt_session_create(const dpmrt_plan *plan, const dpmrt_engine *en
         needed(params, "params");
         needed(session, "session");
         auto made = std::make_unique<dpmrt_session>();
-        made->executor = dpmrt::Executor::make(plan->table, *engine, *params);
+        made->executor = dpmrt_core::Executor::make(plan->table, *engine, *params);
         made->log = params->log;
         made->log_user = params->log_user;
         if (made->log != nullptr) {
-            const std::string text = dpmrt::format("bound %zu network calls over %zu slots of a state of rank %zu",
+            const std::string text = dpmrt_core::format("bound %zu network calls over %zu slots of a state of rank %zu",
                                                    plan->table->calls(), plan->table->slots, params->rank);
             made->log(made->log_user, DPMRT_LOG_INFO, text.c_str());
         }

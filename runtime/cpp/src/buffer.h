@@ -9,7 +9,7 @@
 #include "dpmrt/dpmrt.h"
 #include "failure.h"
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 constexpr std::size_t kAlignment = 64;
 
@@ -57,4 +57,4 @@ private:
     std::size_t bytes_ = 0;
 };
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-namespace dpmrt {
+namespace dpmrt_core {
 namespace {
 
 class Matrix {
@@ -170,4 +170,4 @@ Script compose(const Plan &plan, const Layout &layout) {
     return script;
 }
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

@@ -7,7 +7,7 @@
 
 #include "plan.h"
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 // Where each quantity lies among the rows of the session's buffer.
 struct Layout {
@@ -49,4 +49,4 @@ struct Script {
 
 Script compose(const Plan &plan, const Layout &layout);
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

@@ -11,7 +11,7 @@
 #include "noise.h"
 #include "passes.h"
 
-namespace dpmrt {
+namespace dpmrt_core {
 namespace {
 
 // Rows begin apart from multiples of the cache's period, so that equal offsets do not share its sets.
@@ -277,4 +277,4 @@ std::unique_ptr<Executor> Executor::make(std::shared_ptr<const Plan> plan, const
     throw Failure(DPMRT_ERROR_ARGUMENT, "the state must be float32 or float64", format("dtype %d", params.dtype));
 }
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

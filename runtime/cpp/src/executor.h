@@ -9,7 +9,7 @@
 #include "dpmrt/dpmrt.h"
 #include "plan.h"
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 // A plan bound to an engine, a shape and a type.
 class Executor {
@@ -22,4 +22,4 @@ public:
                                           const dpmrt_session_params &params);
 };
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

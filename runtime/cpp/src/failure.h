@@ -1,4 +1,7 @@
 // What the library throws inside; the C functions turn it into a status and a text.
+//
+// All that is inside is in a namespace of its own: names of dpmrt.hpp, compiled by whoever links the static library, would
+// otherwise be the same to the linker.
 #pragma once
 
 #include <cstdarg>
@@ -8,7 +11,7 @@
 
 #include "dpmrt/dpmrt.h"
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 // The four parts of an error, as in Python: what is wrong, what arrived, what was expected, and what to do.
 class Failure : public std::exception {
@@ -50,4 +53,4 @@ format(const char *pattern, ...) {
     return text;
 }
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace dpmrt {
+namespace dpmrt_core {
 namespace {
 
 template <class Real>
@@ -113,4 +113,4 @@ template void apply_to_quantity(const Instruction &, double *, std::size_t, std:
 template void apply_to_noise(const Instruction &, float *, const float *, std::size_t, std::size_t, std::size_t);
 template void apply_to_noise(const Instruction &, double *, const double *, std::size_t, std::size_t, std::size_t);
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

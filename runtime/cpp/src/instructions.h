@@ -5,7 +5,7 @@
 
 #include "plan.h"
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 // How many numbers of scratch an instruction needs for a sample of this size.
 std::size_t scratch_size(const Plan &plan, std::size_t sample);
@@ -25,4 +25,4 @@ void apply_to_noise(const Instruction &instruction, Real *z, const Real *second,
 template <class Real>
 bool apply_langevin(const Langevin &instruction, Real *q, Real *z, std::size_t batch, std::size_t sample);
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <system_error>
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 class JsonReader {
 public:
@@ -230,4 +230,4 @@ const char *Json::name() const {
     return "nothing";
 }
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 class Json {
 public:
@@ -46,4 +46,4 @@ struct JsonError {
     std::size_t offset;
 };
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

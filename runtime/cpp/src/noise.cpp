@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-namespace dpmrt {
+namespace dpmrt_core {
 namespace {
 
 constexpr double kTau = 6.283185307179586476925286766559;
@@ -85,4 +85,4 @@ double TorchNoise::uniform_double() {
     return static_cast<double>((high << 32U | low) & ((std::uint64_t{1} << 53U) - 1)) * 0x1p-53;
 }
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

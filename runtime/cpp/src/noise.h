@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 // The Mersenne Twister mt19937 (Matsumoto and Nishimura 1998), as torch seeds it.
 class Mersenne {
@@ -36,4 +36,4 @@ private:
     double spare_ = 0;
 };
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace dpmrt {
+namespace dpmrt_core {
 namespace {
 
 // Numbers handled at once: few enough that sources and results stay in the first cache.
@@ -116,4 +116,4 @@ bool Pass<Real>::apply() const {
 template class Pass<float>;
 template class Pass<double>;
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

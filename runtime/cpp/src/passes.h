@@ -6,7 +6,7 @@
 
 #include "composition.h"
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 // An update with its weights in the state's type, bound to the rows it works on.
 template <class Real>
@@ -32,4 +32,4 @@ private:
 extern template class Pass<float>;
 extern template class Pass<double>;
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

@@ -6,7 +6,7 @@
 
 #include "failure.h"
 
-namespace dpmrt {
+namespace dpmrt_core {
 namespace {
 
 template <class... Kinds>
@@ -167,4 +167,4 @@ void Plan::validate(const std::string &source) const {
     checker.reads();
 }
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

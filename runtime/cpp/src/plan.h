@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 // Limit the quantity, a prediction of x0, to [-limit, limit].
 struct Clip {
@@ -82,4 +82,4 @@ struct Plan {
     static Plan load(const std::string &path);
 };
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

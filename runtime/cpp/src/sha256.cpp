@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace dpmrt {
+namespace dpmrt_core {
 namespace {
 
 // The first 32 bits of the fractional parts of the cube roots of the first 64 primes (FIPS 180-4, 4.2.2).
@@ -99,4 +99,4 @@ void Sha256::block(const std::uint8_t *data) {
     for (std::size_t k = 0; k < 8; ++k) state_[k] += s[k];
 }
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

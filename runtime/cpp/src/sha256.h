@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-namespace dpmrt {
+namespace dpmrt_core {
 
 class Sha256 {
 public:
@@ -29,4 +29,4 @@ private:
     std::uint64_t length_ = 0;
 };
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core

@@ -10,7 +10,7 @@
 #include "plan.h"
 #include "sha256.h"
 
-namespace dpmrt {
+namespace dpmrt_core {
 namespace {
 
 constexpr char kMagic[] = "DPMSTEPS";
@@ -295,4 +295,4 @@ Plan Plan::load(const std::string &path) {
     return parse(data.data(), data.size(), path);
 }
 
-}  // namespace dpmrt
+}  // namespace dpmrt_core
