@@ -197,7 +197,8 @@ def test_the_table_rescaled_to_zero_terminal_snr(peer: Any, schedule: str) -> No
     got = our_table(config)
     assert got is not None
     assert got[-1] == want[-1] == 0.0
-    np.testing.assert_allclose(got, want, rtol=1e-6)
+    # Near the end the difference of two float32 numbers is squared, and their last digit depends on the processor.
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-10)
 
 
 def test_trained_betas(check: Callable) -> None:
