@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from trajectories import SHAPE, Config, our_table
@@ -191,14 +192,15 @@ def test_the_table_is_the_one_diffusers_keeps(peer: Any, schedule: str, total: i
 
 
 @pytest.mark.parametrize("schedule", SCHEDULE)
-def test_the_table_rescaled_to_zero_terminal_snr(peer: Any, schedule: str) -> None:
+def test_the_table_rescaled_to_zero_terminal_snr(peer: Any, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On some processors torch.sqrt is not rounded correctly, and near the end the rescaling magnifies its last digit.
+    monkeypatch.setattr(torch.Tensor, "sqrt", lambda x: torch.from_numpy(np.sqrt(x.numpy())))
     config = {"_class_name": "DDIMScheduler", "beta_schedule": schedule, "rescale_betas_zero_snr": True}
     want = peer.scheduler(config).alphas_cumprod.numpy()
     got = our_table(config)
     assert got is not None
     assert got[-1] == want[-1] == 0.0
-    # Near the end the difference of two float32 numbers is squared, and their last digit depends on the processor.
-    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def test_trained_betas(check: Callable) -> None:
