@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +19,20 @@ from dpmrt.runtime.asked import sample_shape, settle_request
 from dpmrt.runtime.backends import Backend, open_backend
 from dpmrt.runtime.binding import Bound, bind_network
 from dpmrt.runtime.bundle import OpenBundle, open_bundle
-from dpmrt.runtime.bundle_likelihood import bundle_likelihood
 from dpmrt.runtime.classifier import Classifier
 from dpmrt.runtime.conditions import Conditions, check_conditions
 from dpmrt.runtime.drivers import DRIVERS, Driven, NetworkModel, find_driver, refuse_given
 from dpmrt.runtime.guidance.asked import Asked as AskedGuidance
 from dpmrt.runtime.guidance.judge import classifier_hooks, need_classifier
-from dpmrt.runtime.likelihood import Likelihood
 from dpmrt.runtime.network_checks import check_network
 from dpmrt.runtime.plans import make_plan, settle_plan
 from dpmrt.runtime.request import Labels, check_batch, check_noise
-from dpmrt.runtime.vjp import open_product
 from dpmrt.solvers_np import Callback, Hook, NoiseSource, StepPlan
 from dpmrt.solvers_np.execution.hooks import check_hooks
 from dpmrt.solvers_np.noise import as_source
+
+if TYPE_CHECKING:
+    from dpmrt.runtime.likelihood import Likelihood
 
 Noise: TypeAlias = "NDArray[Any] | NoiseSource | Callable[[tuple[int, ...]], NDArray[Any]] | None"
 
@@ -144,6 +144,15 @@ class Pipeline:
         dtype('float32')
         """
         if solver is not None and find_driver(solver) is not None:
+            refuse_given(
+                steps=steps,
+                plan=plan,
+                start=start,
+                hooks=hooks or None,
+                classifier_scale=classifier_scale,
+                classifier_label=classifier_label,
+                classifier_mode=classifier_mode,
+            )
             driven = self.drive(
                 batch,
                 solver=solver,
@@ -158,15 +167,6 @@ class Pipeline:
                 callback=callback,
                 encoder_hidden_states=encoder_hidden_states,
                 negative_hidden_states=negative_hidden_states,
-                **refuse_given(
-                    steps=steps,
-                    plan=plan,
-                    start=start,
-                    hooks=hooks or None,
-                    classifier_scale=classifier_scale,
-                    classifier_label=classifier_label,
-                    classifier_mode=classifier_mode,
-                ),
                 **solver_options,
             )
             return driven.samples
@@ -302,6 +302,10 @@ class Pipeline:
         `rtol`, `atol`, `variable` and `max_calls`, and of `runtime.likelihood.likelihood_of`: `probes`, `probe`,
         `seed`, `levels`, `dequantize` and `start`.
         """
+        # Only asked for here: sampling need not wait for it.
+        from dpmrt.runtime.bundle_likelihood import bundle_likelihood
+        from dpmrt.runtime.vjp import open_product
+
         with self._turn():
             self._open_backend()
             if self._product is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
 
 from dpmrt.errors import OptionError
 from dpmrt.runtime.drivers.base import Driven, Driver, Report
@@ -31,8 +30,8 @@ def find_driver(name: object) -> Driver | None:
     return driver
 
 
-def refuse_given(**arguments: object) -> dict[str, Any]:
-    """Refuse what a driver has no use for; return nothing."""
+def refuse_given(**arguments: object) -> None:
+    """Refuse what a driver has no use for."""
     if given := [name for name, value in arguments.items() if value is not None]:
         raise OptionError(
             "a solver without a fixed grid takes no such argument",
@@ -40,4 +39,3 @@ def refuse_given(**arguments: object) -> dict[str, Any]:
             expected=f"none of {', '.join(arguments)}",
             fix="leave it out; its own options set tolerances and bounds",
         )
-    return {}

@@ -57,7 +57,8 @@ class NetworkModel:
         """Return the schedule that the network was trained with."""
         from dpmrt.solvers_np import schedule_from_diffusers
 
-        return schedule_from_diffusers(self._bundle.scheduler_config)
+        # Read anew where it is not known, which says why.
+        return self._bundle.schedule or schedule_from_diffusers(self._bundle.scheduler_config)
 
     @property
     def whole_times(self) -> bool:
