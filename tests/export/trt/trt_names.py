@@ -21,6 +21,7 @@ PARAMETERS: dict[str, str | None] = {
     "config": "IBuilderConfig",
     "tensor": "ITensor",
     "logger": "ILogger",
+    "child.py: logger": None,
     "trt": MODULE,
     "runtime_cache.py: engine": "ICudaEngine",
     "refitter": "Refitter",
@@ -65,6 +66,7 @@ RETURNS: dict[tuple[str, str], str] = {
 OURS: dict[str, tuple[str | None, ...]] = {
     "parse_network": ("INetworkDefinition", "OnnxParser"),
     "configure": ("IBuilderConfig",),
+    "_make_builder": ("Builder",),
     "_make_logger": (None,),
     "_make_monitor": (None,),
 }
