@@ -9,6 +9,7 @@ from dpmrt.engines.manifest import (
     record_file,
     write_manifest,
 )
+from dpmrt.engines.origins import ORIGINS_NAME, Origin, Origins, Shaped, Step, Turned, read_origins, write_origins
 from dpmrt.engines.parity import (
     DRIFT_NAME,
     PARITY_NAME,
@@ -60,10 +61,17 @@ __all__ = [
     "CallParity",
     "Limits",
     "Network",
+    "ORIGINS_NAME",
+    "Origin",
+    "Origins",
     "ParityReport",
     "Peak",
+    "Shaped",
+    "Step",
     "StepDrift",
+    "Turned",
     "read_eps_power",
+    "read_origins",
     "read_parity",
     "write_parity",
     "TensorSpec",
@@ -75,4 +83,5 @@ __all__ = [
     "shipped_bundle",
     "store_eps_power",
     "write_manifest",
+    "write_origins",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxscript import ir
 
-from dpmrt.engines import Network, Pin, Precision, PrecisionName
+from dpmrt.engines import Network, Pin, Precision, PrecisionName, write_origins
 from dpmrt.export.calibration import calibration
 from dpmrt.export.emulation import emulate
 from dpmrt.export.folding import Forward
@@ -20,6 +20,7 @@ from dpmrt.export.onnx_files import DATA_NAME, EXTERNAL_ABOVE, check_cases, comp
 from dpmrt.export.precision import sensitive_nodes, to_half
 from dpmrt.export.sources import Source
 from dpmrt.export.tracing import trace
+from dpmrt.export.weights import origins
 
 #: largest error of one call against torch in fp32 that an export lets pass, relative to the RMS of the output
 CALL_LIMITS: dict[str, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
@@ -59,6 +60,7 @@ def write_network(
     """Write the graph into the folder of `draft`, hold it against torch, and mend its precision where that breaks."""
     home = (folder / draft.path).parent
     tell("write")
+    write_origins(folder / draft.path, origins(graph))
     if plan.kind == "fp32":
         files = write_onnx(graph, home, external_above=plan.external_above, progress=_share(tell))
         error = _check(plan, files.graph, tell)

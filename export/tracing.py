@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from onnxscript import ir, optimizer
 
+from dpmrt.engines import Origin, Shaped, Step, Turned
 from dpmrt.errors import ExportError
 from dpmrt.export.interfaces import Interface
 from dpmrt.export.onnx_text import quietly, strip
 from dpmrt.export.translations import TRANSLATIONS
 from dpmrt.export.unexportable import operator_error
-from dpmrt.export.weights import LazyWeight, lazy_weight
+from dpmrt.export.weights import LazyWeight
 
 OPSET = 20
 
@@ -94,6 +96,7 @@ def trace(
             graph = traced.model
             _bind(graph, weights)
             optimizer.optimize_ir(graph, should_fold=lambda node: False if _reads_weight(node) else None)
+            _settle(graph)
         except _FAILURES as error:
             raise operator_error(error, program, said, OPSET) from error
     _fold_layout(graph)
@@ -118,11 +121,30 @@ def _traced_sizes(interface: Interface) -> dict[str, int]:
     return sizes
 
 
+class _Apart(LazyWeight):
+    """A weight while the graph is optimised, which would make one of all that hold the same numbers.
+
+    Those of another checkpoint need not be the same.
+    """
+
+    def tobytes(self) -> bytes:
+        """Return what no other weight has."""
+        return self.origin.tensor.encode()
+
+
 def _bind(model: ir.Model, weights: Mapping[str, torch.Tensor]) -> None:
-    for name, value in list(model.graph.initializers.items()):
-        own = name.removeprefix(_MODEL)
-        if own in weights and value.dtype == ir.DataType.FLOAT:
-            value.const_value = lazy_weight(own, weights, tuple(int(n) for n in value.shape or ()))
+    named = {name.removeprefix(_MODEL): value for name, value in model.graph.initializers.items()}
+    bound = {name: v for name, v in named.items() if name in weights and v.dtype == ir.DataType.FLOAT}
+    for name, value in bound.items():
+        shape = tuple(int(n) for n in value.shape or ())
+        read = functools.partial(weights.__getitem__, name)
+        value.const_value = _Apart(Origin(name), read, shape, ir.DataType.FLOAT, frozenset(bound))
+
+
+def _settle(model: ir.Model) -> None:
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, _Apart):
+            value.const_value = value.const_value.astype(value.const_value.dtype)
 
 
 def _reads_weight(node: ir.Node) -> bool:
@@ -137,11 +159,12 @@ def _fold_layout(model: ir.Model) -> None:
         others = [value.const_value for value in node.inputs[1:] if value is not None]
         if not isinstance(weight, LazyWeight) or any(o is None or isinstance(o, LazyWeight) for o in others):
             continue
-        change = _layout(node, [o.numpy() for o in others if o is not None])
-        if change is None:
+        shape = tuple(int(n) for n in weight.shape)
+        steps = _layout(node, [o.numpy() for o in others if o is not None], shape)
+        if steps is None:
             continue
-        stand_in = change(np.broadcast_to(np.float32(0), tuple(int(n) for n in weight.shape)))
-        tensor = weight.changed(change, stand_in.shape)
+        stand_in = Origin("", steps).apply(np.broadcast_to(np.float32(0), shape))
+        tensor = weight.changed(steps, stand_in.shape)
         old = node.outputs[0]
         name = f"{node.inputs[0].name}.{node.op_type.lower()}"  # type: ignore[union-attr]
         while name in graph.initializers:
@@ -156,18 +179,18 @@ def _fold_layout(model: ir.Model) -> None:
             del graph.initializers[name]
 
 
-def _layout(node: ir.Node, others: list[NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+def _layout(node: ir.Node, others: list[NDArray[Any]], shape: tuple[int, ...]) -> tuple[Step, ...] | None:
+    """Return what a node does to the layout of its first input, and None where it does anything else."""
     if node.op_type == "Identity":
-        return lambda array: array
+        return ()
     if node.op_type == "Transpose":
         order = node.attributes.get_ints("perm", None)
-        return lambda array: array.transpose(order)
+        return (Turned(tuple(int(n) for n in (order or reversed(range(len(shape)))))),)
+    stand_in = np.broadcast_to(np.float32(0), shape)
     if node.op_type == "Unsqueeze" and others:
-        places = tuple(int(n) for n in others[0])
-        return lambda array: np.expand_dims(array, places)
+        return (Shaped(np.expand_dims(stand_in, tuple(int(n) for n in others[0])).shape),)
     if node.op_type == "Reshape" and others and 0 not in others[0]:
-        shape = tuple(int(n) for n in others[0])
-        return lambda array: array.reshape(shape)
+        return (Shaped(stand_in.reshape(tuple(int(n) for n in others[0])).shape),)
     return None
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from onnxscript import ir
 from safetensors import SafetensorError, safe_open
 
+from dpmrt.engines import Origin, Origins, Step
 from dpmrt.errors import ExportError
 
 #: what a weight is stored as
@@ -23,7 +23,6 @@ NUMPY_TYPES: dict[ir.DataType, Any] = {
     ir.DataType.FLOAT16: np.dtype(np.float16),
     ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
 }
-Change = Callable[[NDArray[Any]], NDArray[Any]]
 
 _OLD_ATTENTION = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
 _INITIALISERS = [name for name in dir(torch.nn.init) if name.endswith("_") and not name.startswith("_")]
@@ -67,16 +66,29 @@ class WeightFiles(Mapping[str, torch.Tensor]):
 
 
 class LazyWeight(ir.LazyTensor):  # type: ignore[misc]
-    """A weight of a graph that is read, changed and converted when it is written, and not kept."""
+    """A weight of a graph that is read, laid out and converted when it is written, and not kept.
+
+    `among` names all tensors that the network reads, of which some may be in no weight any more.
+    """
 
     def __init__(
-        self, name: str, read: Callable[[], torch.Tensor], shape: tuple[int, ...], dtype: ir.DataType, change: Change
+        self,
+        origin: Origin,
+        read: Callable[[], torch.Tensor],
+        shape: tuple[int, ...],
+        dtype: ir.DataType,
+        among: frozenset[str],
     ) -> None:
-        self.source, self.read, self.change = name, read, change
-        super().__init__(self._evaluate, dtype, ir.Shape(shape), name=name, cache=False)
+        self.origin, self.read, self.among = origin, read, among
+        super().__init__(self._evaluate, dtype, ir.Shape(shape), name=origin.tensor, cache=False)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The lengths of its axes."""
+        return tuple(int(n) for n in self.shape)
 
     def _evaluate(self) -> ir.Tensor:
-        array = self.change(self.read().detach().to(torch.float32).numpy())
+        array = self.origin.apply(self.read().detach().to(torch.float32).numpy())
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(array).astype(NUMPY_TYPES[self.dtype], copy=False)
         return ir.Tensor(array, dtype=self.dtype, name=self.name)
@@ -87,19 +99,23 @@ class LazyWeight(ir.LazyTensor):  # type: ignore[misc]
         tensor = self.read()
         return float(torch.stack(tensor.aminmax()).abs().max()) if tensor.numel() else 0.0
 
-    def changed(self, change: Change, shape: tuple[int, ...]) -> LazyWeight:
-        """Return this weight with one more change, as a transposition."""
-        before = self.change
-        return LazyWeight(self.source, self.read, shape, self.dtype, lambda array: change(before(array)))
+    def changed(self, steps: tuple[Step, ...], shape: tuple[int, ...]) -> LazyWeight:
+        """Return this weight with its layout changed further, as by a transposition."""
+        origin = Origin(self.origin.tensor, (*self.origin.steps, *steps))
+        return LazyWeight(origin, self.read, shape, self.dtype, self.among)
 
     def astype(self, dtype: ir.DataType) -> LazyWeight:
         """Return this weight stored in another type."""
-        return LazyWeight(self.source, self.read, tuple(int(n) for n in self.shape), dtype, self.change)
+        return LazyWeight(self.origin, self.read, self.sizes, dtype, self.among)
 
 
-def lazy_weight(name: str, weights: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> LazyWeight:
-    """Return the weight of this name as it stands, in fp32."""
-    return LazyWeight(name, lambda: weights[name], shape, ir.DataType.FLOAT, lambda array: array)
+def origins(graph: ir.Model) -> Origins:
+    """Return what tensors of the checkpoint the weights of a traced graph are."""
+    named = sorted((name, value.const_value) for name, value in graph.graph.initializers.items())
+    weights = {name: tensor for name, tensor in named if isinstance(tensor, LazyWeight)}
+    kept = {tensor.origin.tensor for tensor in weights.values()}
+    read = frozenset().union(*(tensor.among for tensor in weights.values()))
+    return Origins({name: tensor.origin for name, tensor in weights.items()}, tuple(sorted(read - kept)))
 
 
 @contextlib.contextmanager

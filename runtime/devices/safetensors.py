@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file, read without the package: a length, a JSON header, and the bytes behind it."""
+"""Tensors of safetensors files, read without the package: a length, a JSON header, and the bytes behind it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dpmrt.errors import BundleError
 
 _MOST_HEADER = 100 << 20
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
+INDEX = ".safetensors.index.json"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
 
 
@@ -48,6 +49,25 @@ def read_safetensors(path: Path) -> dict[str, RawTensor]:
         return {name: _tensor(entry, data[8 + length :]) for name, entry in tensors.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _broken(path, f"{type(error).__name__}: {error}") from None
+
+
+def read_shards(index: Path) -> dict[str, RawTensor]:
+    """Return every tensor that an index names, from the shards that lie beside it."""
+    try:
+        places = json.loads(index.read_bytes())["weight_map"]
+        names = {str(name) for name in places.values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(
+            f"{index.name} is no index of shards", got=f"{type(error).__name__}: {error}", fix="copy it again"
+        ) from None
+    outside = [name for name in sorted(names) if Path(name).name != name]
+    if outside:
+        raise BundleError(f"{index.name} names files elsewhere", got=outside[0], expected="shards beside the index")
+    shards = {name: read_safetensors(index.with_name(name)) for name in sorted(names)}
+    missing = [f"{name} in {shard}" for name, shard in places.items() if name not in shards[shard]]
+    if missing:
+        raise BundleError("a shard lacks a tensor that the index names", got=missing[0], fix="copy the shards again")
+    return {name: shards[shard][name] for name, shard in places.items()}
 
 
 def _tensor(entry: Any, data: memoryview) -> RawTensor:

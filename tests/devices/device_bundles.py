@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_tensorrt
+import onnx
 
 from dpmrt.engines import Network, read_manifest
 from dpmrt.engines.built import (
@@ -63,7 +64,8 @@ def build(
     folder = engines_folder(root)
     folder.mkdir(exist_ok=True)
     scratch = folder / "scratch"
-    scratch.write_bytes(plan or fake_tensorrt.MAGIC + (root / network.path).read_bytes())
+    # with the weights that lie beside the graph
+    scratch.write_bytes(plan or fake_tensorrt.MAGIC + onnx.load(str(root / network.path)).SerializeToString())
     manifest, _ = write_engine(
         folder,
         request,

@@ -290,7 +290,9 @@ class Refitter:
         self._given: dict[str, np.ndarray[Any, Any]] = {}
 
     def _own(self) -> dict[str, Any]:
-        return {i.name: i for i in self._engine.model.graph.initializer if i.name in ("kernel", "table", "slope")}
+        hidden = state.get("fixed_weights", ())
+        named = self._engine.model.graph.initializer
+        return {i.name: i for i in named if i.data_type in (1, 10) and i.name not in hidden}
 
     def get_all_weights(self) -> list[str]:
         return list(self._own())

@@ -20,7 +20,13 @@ from dpmrt.export import bundle as bundle_module
 from dpmrt.export import export_bundle, load_source
 from dpmrt.export import network as network_module
 
-FILES = ["dpmrt.json", "scheduler/scheduler_config.json", "unet/config.json", "unet/model.onnx"]
+FILES = [
+    "dpmrt.json",
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
+    "unet/model.onnx",
+    "unet/weights.json",
+]
 Export = Callable[..., Path]
 
 

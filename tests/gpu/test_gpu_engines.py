@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dpmrt.errors import BackendError
 from dpmrt.runtime import Guidance, load
@@ -97,6 +98,37 @@ def test_other_weights_without_another_build(flavour: str, tmp_path: Path) -> No
         before = pipeline.sample(**request)
         pipeline.refit(pipeline.bundle.root / pipeline.manifest.unet.path)
         np.testing.assert_allclose(pipeline.sample(**request), before, atol=1e-3)
+
+
+def test_a_checkpoint_s_weights_without_another_export(flavour: str, tmp_path: Path) -> None:
+    from diffusers import DDIMScheduler, UNet2DModel
+
+    from dpmrt.engines.built import Flags
+    from dpmrt.export import build_engine, export_bundle
+
+    bundles = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = UNet2DModel(
+            sample_size=16,
+            in_channels=1,
+            out_channels=1,
+            layers_per_block=1,
+            block_out_channels=(32, 32),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        )
+        network.save_pretrained(str(tmp_path / f"checkpoint{seed}/unet"))
+        DDIMScheduler().save_pretrained(str(tmp_path / f"checkpoint{seed}/scheduler"))
+        bundles.append(export_bundle(tmp_path / f"checkpoint{seed}", tmp_path / f"bundle{seed}"))
+    build_engine(bundles[0], flavour=flavour, flags=Flags(refit=True))
+    request: Any = {"batch": 1, "seed": 3, "steps": 4}
+    with load(bundles[1], "onnxruntime") as host:
+        expected = host.sample(**request)
+    with load(bundles[0], _engine(flavour)) as pipeline:
+        assert np.abs(pipeline.sample(**request) - expected).max() > 0.1
+        pipeline.refit(tmp_path / "checkpoint1/unet/diffusion_pytorch_model.safetensors")
+        np.testing.assert_allclose(pipeline.sample(**request), expected, atol=5e-2)
 
 
 def test_shapes_that_no_profile_covers_are_refused(flavour: str, folder: Path) -> None:
