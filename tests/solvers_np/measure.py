@@ -7,7 +7,6 @@ so a stochastic plan is an affine map of its start and its draws: mean and varia
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from problems import BIMODAL, GAUSSIANS, QUANTILES, encoding, graded, network
@@ -59,22 +58,27 @@ def flow_errors(
     name: str, case: Case, prediction: str, *, backwards: bool = False, make: Callable[..., Grid] = grid_for
 ) -> list[float]:
     """Return the distance from the probability flow's solution, for each of STEPS."""
-    model, found = network(BIMODAL, schedule_for(name), prediction), []
+    found = []
     for steps in STEPS:
         grid = make(name, case, steps)
         grid = encoding(grid) if backwards else grid
-        plan = plan_for(name, case, grid, prediction)
-        x = run_plan(plan, model, BIMODAL.at(QUANTILES, next(iter(grid.start))))
+        x = flow_end(name, case, prediction, grid)
         found.append(float(np.abs(x - BIMODAL.at(QUANTILES, grid.last)).max()))
     return found
 
 
+def flow_end(name: str, case: Case, prediction: str, grid: Grid) -> np.ndarray:
+    """Return where a solver ends that begins on the probability flow, for a network that predicts exactly."""
+    model = network(BIMODAL, schedule_for(name), prediction)
+    return run_plan(plan_for(name, case, grid, prediction), model, BIMODAL.at(QUANTILES, next(iter(grid.start))))
+
+
 def law_errors(name: str, case: Case, prediction: str) -> list[float]:
     """Return how far mean and variance are from the exact ones, for each of STEPS."""
-    model, found = network(GAUSSIANS, schedule_for(name), prediction), []
+    found = []
     for steps in STEPS:
         grid = grid_for(name, case, steps)
-        mean, variance = _law(plan_for(name, case, grid, prediction), model, grid)
+        mean, variance = law_end(name, case, prediction, grid)
         alpha, sigma = grid.last.alpha, grid.last.sigma
         of_mean = mean - alpha * GAUSSIANS.mean[:, 0]
         of_variance = variance - (alpha * GAUSSIANS.spread[:, 0]) ** 2 - sigma**2
@@ -82,8 +86,9 @@ def law_errors(name: str, case: Case, prediction: str) -> list[float]:
     return found
 
 
-def _law(plan: StepPlan, model: Any, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+def law_end(name: str, case: Case, prediction: str, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and variance of the end: one run without noise, and one for each source of randomness."""
+    model, plan = network(GAUSSIANS, schedule_for(name), prediction), plan_for(name, case, grid, prediction)
     start, mean, spread = next(iter(grid.start)), GAUSSIANS.mean[:, 0], GAUSSIANS.spread[:, 0]
     sources = 1 + plan.draws
     x = np.tile(start.alpha * mean, (1 + sources, 1))
