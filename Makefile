@@ -21,7 +21,7 @@ demo: $(DEMO)/.ready
 	@echo "look at out/demo.png"
 
 test: lint types
-	$(DEV)/bin/python -m pytest -m "not gpu" -n auto
+	$(DEV)/bin/python -m pytest -m "not gpu" -n auto --dist loadgroup
 
 lint: $(DEV)/.ready
 	$(DEV)/bin/ruff check .

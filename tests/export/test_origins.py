@@ -23,15 +23,14 @@ _KINDS = {ir.DataType.FLOAT: "FLOAT", ir.DataType.FLOAT16: "HALF", ir.DataType.B
 
 
 @pytest.fixture(params=["labelled", "conditional"])
-def network(request: pytest.FixtureRequest) -> tuple[ir.Model, dict[str, RawTensor]]:
+def network(
+    request: pytest.FixtureRequest, traced: ir.Model, pristine: Path, traced_conditional: ir.Model, conditional: Path
+) -> tuple[ir.Model, dict[str, RawTensor]]:
     """A traced graph, and the tensors of its checkpoint as the runtime reads them."""
-    name = "traced" if request.param == "labelled" else "traced_conditional"
-    graph = request.getfixturevalue(name)
     if request.param == "labelled":
-        path = request.getfixturevalue("pristine") / "unet/diffusion_pytorch_model.safetensors"
-        return graph, read_safetensors(path)
-    (index,) = (request.getfixturevalue("conditional") / "unet").glob(f"*{INDEX}")
-    return graph, read_shards(index)
+        return traced, read_safetensors(pristine / "unet/diffusion_pytorch_model.safetensors")
+    (index,) = (conditional / "unet").glob(f"*{INDEX}")
+    return traced_conditional, read_shards(index)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
