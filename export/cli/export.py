@@ -108,7 +108,6 @@ def command(
     from dpmrt.engines import MANIFEST_NAME, read_manifest
     from dpmrt.export.bundle import (
         check_request,
-        draft_manifest,
         export_bundle,
         make_plan,
         open_source,
@@ -116,6 +115,7 @@ def command(
         read_scheduler,
     )
     from dpmrt.export.cli.axes import parse_axes
+    from dpmrt.export.draft import draft_manifest
     from dpmrt.export.vjp import check_vjp
 
     console = Console()

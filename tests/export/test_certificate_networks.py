@@ -16,11 +16,12 @@ from tiny_networks import TINY, save_scheduler
 from dpmrt.engines import Axis, Guidance, TensorSpec, read_manifest
 from dpmrt.errors import OptionError
 from dpmrt.export import export_bundle, load_source, verify
-from dpmrt.export.bundle import draft_manifest, make_plan, read_scheduler
+from dpmrt.export.bundle import make_plan, read_scheduler
 from dpmrt.export.certificate import BackendRunner, TorchRunner
 from dpmrt.export.certificate.cases import another_size, case_shapes, make_cases
 from dpmrt.export.certificate.conditions import guidance_scale, make_condition, request
 from dpmrt.export.certificate.reference import run_calls
+from dpmrt.export.draft import draft_manifest
 from dpmrt.export.sources import Source, source_of_model
 from dpmrt.export.torch_sampler import EXTRA_CHANNELS, Condition, predict_guided, sample_with_torch
 from dpmrt.runtime.backends import open_backend
