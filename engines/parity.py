@@ -21,13 +21,15 @@ _FIX = "verify the bundle again: dpmrt verify BUNDLE"
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What passes; None where there is no limit.
 
-    `call` is the largest error of a single call over the RMS of its output, `drift` the RMS of the difference at a
-    trajectory's end over that of torch's sample, `psnr` the least peak signal-to-noise ratio there, in dB.
+    `call` is the largest error of a single call over the RMS of its output and `call_rms` that of the RMS of its
+    errors, `drift` the RMS of the difference at a trajectory's end over that of torch's sample, `psnr` the least peak
+    signal-to-noise ratio there, in dB.
     """
 
     call: float | None
     drift: float | None
     psnr: float | None = None
+    call_rms: float | None = None
 
 
 class Peak(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,6 +15,7 @@ from dpmrt.errors import NonFiniteError, VerificationError
 from dpmrt.export.certificate.backends import graph_of
 from dpmrt.export.certificate.cases import Case
 from dpmrt.export.certificate.conditions import request
+from dpmrt.export.certificate.limits import beyond
 from dpmrt.export.certificate.measures import compare_call, compare_step
 from dpmrt.export.certificate.runners import BackendRunner
 from dpmrt.export.torch_sampler import Condition, Trajectory
@@ -133,13 +134,12 @@ def _steps(expected: Expected, times: list[float], states: list[Array], *, whole
 
 
 def _call_failures(expected: Expected, calls: Sequence[CallParity]) -> list[str]:
-    limit = expected.limits.call
     lines = []
     for number, (case, call) in enumerate(zip(expected.cases, calls), start=1):
         if call.max_relative is None:
             lines.append(f"call {number} ({case}): the bundle gave NaN or infinity")
-        elif limit is not None and not call.max_relative <= limit:
-            lines.append(f"call {number} ({case}): an error of {call.max_relative:.1e} of the RMS, limit {limit:.0e}")
+        for error, limit, what in beyond(call, expected.limits):
+            lines.append(f"call {number} ({case}): {what} {error:.1e} of the RMS, limit {limit:.0e}")
     return lines
 
 

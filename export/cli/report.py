@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from dpmrt.engines import BackendParity, CallParity, Limits, ParityReport
+from dpmrt.export.certificate.limits import beyond
 from dpmrt.runtime.cli.tables import print_table
 
 _KEY = 18
@@ -41,11 +42,16 @@ def _print_calls(report: ParityReport) -> None:
     for backend in report.backends:
         rows += [_call_row(backend.backend, call, report.limits) for call in backend.calls]
     print_table(("backend", "sizes", "t", "rms", "max error", "/ rms", "rms error / rms", ""), rows)
-    _line("limit", f"max error / rms at most {report.limits.call:.0e}" if report.limits.call else "none")
+    limits = report.limits
+    said = [
+        *([] if limits.call is None else [f"max error / rms at most {limits.call:.0e}"]),
+        *([] if limits.call_rms is None else [f"rms error / rms at most {limits.call_rms:.0e}"]),
+    ]
+    _line("limit", ", ".join(said) or "none")
 
 
 def _call_row(name: str, call: CallParity, limits: Limits) -> tuple[str, ...]:
-    good = call.max_relative is not None and (limits.call is None or call.max_relative <= limits.call)
+    good = call.max_relative is not None and not beyond(call, limits)
     return (
         name,
         ", ".join(f"{axis} {size}" for axis, size in call.sizes.items()),
@@ -92,6 +98,7 @@ def _limits(report: ParityReport) -> str:
     limits = report.limits
     said = [
         *([] if limits.call is None else [f"call {limits.call:.0e}"]),
+        *([] if limits.call_rms is None else [f"RMS of a call {limits.call_rms:.0e}"]),
         *([] if limits.drift is None else [f"drift {limits.drift:g}"]),
         *([] if limits.psnr is None else [f"PSNR {limits.psnr:g} dB"]),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import shutil
 import weakref
 from collections.abc import Callable
@@ -17,10 +18,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from dpmrt.engines import Precision, read_manifest, read_parity, record_file, write_manifest
+from dpmrt.engines import CallParity, Precision, read_manifest, read_parity, record_file, write_manifest
 from dpmrt.errors import OptionError, VerificationError
 from dpmrt.export import verify
 from dpmrt.export.certificate import LIMITS, limits_of, proof
+from dpmrt.export.certificate.limits import beyond
 from dpmrt.export.cli.verify import command
 
 Export = Callable[..., Path]
@@ -229,3 +231,20 @@ def test_torch_is_let_go_before_the_bundle_runs(bundle: Path, monkeypatch: pytes
         assert verify(bundle, **FAST).passed
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("largest", "rms", "said"),
+    [
+        (0.03, 0.006, []),
+        (0.03, 0.02, ["errors whose RMS is"]),
+        (0.06, 0.006, ["an error of"]),
+        (math.nan, math.nan, ["an error of", "errors whose RMS is"]),
+        (None, None, []),
+    ],
+)
+def test_half_precision_is_judged_by_the_rms_and_by_the_worst_element(
+    largest: float | None, rms: float | None, said: list[str]
+) -> None:
+    call = CallParity({"batch": 1}, (0.0,), 0, 1.0, largest, largest, rms)
+    assert [what for _, _, what in beyond(call, LIMITS["fp16"])] == said
