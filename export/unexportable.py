@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,8 @@ from dpmrt.errors import ExportError
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)')
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+#: what torch.onnx says whether or not anything is wrong
+_IDLE = "torchvision is not installed"
 _OURS = ("/torch/", "/dpmrt/", "/export/tracing.py", "/export/interfaces/", "/export/folding.py")
 
 
@@ -19,7 +22,8 @@ def operator_error(error: BaseException, program: Any, said: Iterable[str], opse
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
     reason = chain[-1]
-    node = _node(program, *reversed(chain))
+    # An operator may be a part of one that the network calls, and the node is known only when that is taken apart.
+    node = _node(program, *reversed(chain)) or _node(_taken_apart(program), *reversed(chain))
     place = _place(node.meta.get("stack_trace", "") if node is not None else _text(error, reason))
     module = _module(node)
     lines = [f"{type(reason).__name__}: {_first(str(reason))}"]
@@ -30,7 +34,7 @@ def operator_error(error: BaseException, program: Any, said: Iterable[str], opse
     if place:
         lines.append(f"at {place}")
     if node is None:
-        lines += [_first(text) for text in dict.fromkeys(said)][:3]
+        lines += [_first(text) for text in dict.fromkeys(said) if not text.startswith(_IDLE)][:3]
     return ExportError(
         "an operator of the network has no counterpart in ONNX"
         if node is not None
@@ -51,6 +55,18 @@ def _node(program: Any, *errors: BaseException) -> Any:
     known = next(iter(named), None) or next((node for node in calls if str(node.target) in text), None)
     # torch.onnx calls the translation of NAME node_NAME.
     return known or next((node for node in calls if f"'node_{node.name}'" in text), None)
+
+
+def _taken_apart(program: Any) -> Any:
+    """Return the program in the operators that torch.onnx translates; None where torch cannot say."""
+    if program is None:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return program.run_decompositions()
+    except Exception:
+        return None
 
 
 def _module(node: Any) -> str:

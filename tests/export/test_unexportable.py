@@ -45,6 +45,11 @@ class Branch(nn.Module):  # type: ignore[misc]
         return -x
 
 
+class Spectrum(nn.Module):  # type: ignore[misc]
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.linalg.eigvals(x.T @ x).real.sum()  # the line of the eigenvalues
+
+
 class Chunk(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         first, second = torch.cat([x, x]).chunk(2)  # the line of the chunk
@@ -89,6 +94,14 @@ def test_an_operator_that_onnx_has_not() -> None:
     assert re.search(r"module blocks\.1 \(\S*test_unexportable\.Twist\)\n", text)
     assert f"at {line('the line of the operator')}, in forward: return twist(x) + 1" in text
     assert "expected: a network of operators that ONNX has at opset 20" in text
+
+
+def test_an_operator_that_is_a_part_of_another() -> None:
+    text = refusal(Spectrum)
+    assert "operator aten.linalg_eig.default\n" in text
+    assert f"at {line('the line of the eigenvalues')}, in forward: return x + torch" in text
+    assert re.search(r"module blocks\.1 \(\S*test_unexportable\.Spectrum\)\n", text)
+    assert "torchvision" not in text
 
 
 def test_a_branch_on_data() -> None:
