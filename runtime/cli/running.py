@@ -36,7 +36,7 @@ def opened(
     bundle: str, engine: str, threads: int | None, engine_pairs: tuple[str, ...], quiet: bool
 ) -> Iterator[Pipeline]:
     """Open a bundle, with warnings as one line each."""
-    from dpmrt.runtime.pipeline import load
+    from dpmrt.runtime.loading import load
 
     options = parse_pairs(engine_pairs, what="an option of the engine")
     if threads is not None:
