@@ -199,9 +199,18 @@ class Pipeline:
             source = asked.stream if noise is None else as_source(noise, model.shape, 0)
             return driver(model, asked.x, noise=source, callback=callback, **options)
 
-    def model(self, /, batch: int = 1, *, shape: Sequence[int] | None = None, **conditions: Any) -> NetworkModel:
+    def model(
+        self,
+        /,
+        batch: int = 1,
+        *,
+        shape: Sequence[int] | None = None,
+        plan: StepPlan | None = None,
+        **conditions: Any,
+    ) -> NetworkModel:
         """Return the network as model(x, t), with `label`, `guidance`, `conditions` and `negative` as in `sample`.
 
+        With a `plan`, guidance goes by its calls, of which `model.take_call` says the next.
         Times and predictions are the network's own; the model may be used as long as the pipeline is open, by one
         thread at a time and not within a run.
 
@@ -219,7 +228,7 @@ class Pipeline:
         chosen = self.sample_shape(None, shape)
         settled = check_conditions(self.bundle, check_batch(batch, chosen), chosen, **conditions)
         with self._held.turn():
-            return NetworkModel(self.bundle, self._held.backend(), (batch, *chosen), settled)
+            return NetworkModel(self.bundle, self._held.backend(), (batch, *chosen), settled, plan)
 
     def classifier_gradient(self, x: NDArray[Any], t: float | NDArray[Any], label: Labels) -> NDArray[np.float32]:
         """Return the gradient of log p(label | x) with respect to `x`, (batch, *shape), noised to the time `t`.
