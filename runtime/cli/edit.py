@@ -32,7 +32,7 @@ _STRENGTH = 0.6
     type=click.Choice(["fixed", "fresh"]),
     help="Noise of what is known.  [default: fixed; with --repaint fresh]",
 )
-@click.option("-n", "--batch", type=int, help="How many results of one picture.  [default: one a picture]")
+@click.option("-n", "--batch", type=int, help="How many results of a picture.  [default: as labels and scales]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise, as torch's CPU generator.")
 @SAMPLER
 @CONDITIONED
