@@ -94,6 +94,9 @@ class BackendParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ParityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A bundle on every backend beside its network in torch; `shape` is one sample's, without the batch axis.
 
+    `followed` says what torch took its trajectory by: diffusers' scheduler; or, where that has none, the same plan as
+    the bundle, so that the trajectory compares the network and not the sampler.
+
     Of a report that an earlier dpmrt wrote, `version` is 1, and what it did not say is empty.
     """
 
@@ -111,6 +114,7 @@ class ParityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     machine: str = ""
     shape: tuple[int, ...] = ()
     peak: Peak | None = None
+    followed: Literal["scheduler", "plan"] = "scheduler"
 
     @property
     def drift(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The trajectory that torch and diffusers take, with every number that another sampler needs to repeat it."""
+"""The trajectory that the torch network takes, with every number that another sampler needs to repeat it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpmrt.errors import VerificationError
+from dpmrt.errors import NonFiniteError, VerificationError
 from dpmrt.export.schedulers import scheduler_class
 from dpmrt.export.sources import Source
+from dpmrt.solvers_np import StepEvent, StepPlan, make_noise, run_plan
 
 Array = NDArray[np.float32]
 Tensors = Mapping[str, torch.Tensor]
@@ -74,13 +75,61 @@ def sample_with_torch(
             if progress:
                 progress(index + 1, len(times))
     if not np.isfinite(states[-1]).all():
-        raise VerificationError(
-            "torch's own sample holds NaN or infinity",
-            got=f"{scheduler_config['_class_name']} with {steps} steps",
-            expected="finite numbers",
-            fix="choose another number of steps",
-        )
+        raise _not_finite(f"{scheduler_config['_class_name']} with {steps} steps")
     return Trajectory(x_T.numpy(), np.stack(noises) if noises else None, tuple(times), tuple(states))
+
+
+def follow_with_torch(
+    source: Source,
+    plan: StepPlan,
+    *,
+    batch: int,
+    seed: int,
+    condition: Condition | None = None,
+    sizes: Mapping[str, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trajectory:
+    """Follow a plan with the torch network, by the executor for NumPy; for what diffusers has no scheduler for."""
+    axis = source.interface.channel_axis
+    shape = (batch, *source.interface.state_shape(**(sizes or {})))
+    stream = make_noise("torch-cpu", seed)
+    x_T, noises = stream.normal(shape), list[Array]()
+    predict = step_predictor(source, condition or Condition())
+    # what was learned of the variance lies behind, and is left out where the plan does not read it
+    read = (*(slice(None),) * axis, slice(shape[axis] * plan.parts))
+    times: list[float] = []
+    states: list[Array] = []
+
+    def model(x: NDArray[Any], t: NDArray[Any]) -> NDArray[Any]:
+        output: NDArray[Any] = predict(torch.from_numpy(x), torch.tensor(float(t[0])))[read].numpy()
+        return output
+
+    def draw(shape: tuple[int, ...]) -> Array:
+        noises.append(stream.normal(shape))
+        return noises[-1]
+
+    def keep(event: StepEvent) -> None:
+        times.append(event.t)
+        states.append(np.array(event.x, np.float32))
+        if progress:
+            progress(event.index + 1, event.total)
+
+    try:
+        with torch.inference_mode():
+            noise = draw if plan.stochastic else None
+            run_plan(plan, model, x_T * np.float32(plan.init_scale), noise=noise, callback=keep)
+    except NonFiniteError as error:
+        raise _not_finite(str(error.got)) from error
+    return Trajectory(x_T, np.stack(noises) if noises else None, tuple(times), tuple(states))
+
+
+def _not_finite(got: str) -> VerificationError:
+    return VerificationError(
+        "torch's own sample holds NaN or infinity",
+        got=got,
+        expected="finite numbers",
+        fix="choose another number of steps",
+    )
 
 
 def predict_guided(source: Source, wanted: Tensors, null: Tensors, scale: float) -> torch.Tensor:

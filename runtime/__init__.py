@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from dpmrt.runtime.editing.video import TemporalSmoothing as TemporalSmoothing
     from dpmrt.runtime.editing.video import consistent_noise as consistent_noise
     from dpmrt.runtime.guidance.asked import Guidance as Guidance
+    from dpmrt.runtime.loading import load as load
     from dpmrt.runtime.pipeline import Pipeline as Pipeline
-    from dpmrt.runtime.pipeline import load as load
 
 __all__ = [
     "Guidance",
@@ -48,7 +48,7 @@ _HOMES = {
     "OpenBundle": "bundle",
     "open_bundle": "bundle",
     "Pipeline": "pipeline",
-    "load": "pipeline",
+    "load": "loading",
     "bench_bundle": "bench.run",
     "Recorder": "editing.recorder",
     "TemporalSmoothing": "editing.video",

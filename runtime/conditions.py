@@ -55,8 +55,8 @@ def check_conditions(
     guidance: Asked = None,
     conditions: Mapping[str, Any] | None = None,
     negative: Mapping[str, Any] | None = None,
-    hidden: Array | None = None,
-    null_hidden: Array | None = None,
+    encoder_hidden_states: Array | None = None,
+    negative_hidden_states: Array | None = None,
 ) -> Conditions:
     """Settle conditions and scales of guidance for one request of samples of this shape."""
     network = bundle.manifest.unet
@@ -72,10 +72,11 @@ def check_conditions(
                 fix="leave out the label",
             )
         _add(given, LABELS, label, "label=... and conditions")
-    if (hidden is not None or null_hidden is not None) and TEXT not in taken:
+    texts = (encoder_hidden_states, negative_hidden_states)
+    if any(text is not None for text in texts) and TEXT not in taken:
         raise OptionError("the network takes no text", expected="encoder_hidden_states=None", fix="leave it out")
-    _add(given, TEXT, hidden, "encoder_hidden_states=... and conditions")
-    _add(away, TEXT, null_hidden, "negative_hidden_states=... and negative")
+    _add(given, TEXT, encoder_hidden_states, "encoder_hidden_states=... and conditions")
+    _add(away, TEXT, negative_hidden_states, "negative_hidden_states=... and negative")
     opposed = opposed_specs(network, taken)
     _check_known("conditions", given, taken)
     _check_known("negative", away, opposed)

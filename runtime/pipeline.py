@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,59 +13,24 @@ from numpy.typing import NDArray
 from dpmrt.engines import Manifest
 from dpmrt.errors import BackendError, OptionError
 from dpmrt.runtime.asked import sample_shape, settle_request
-from dpmrt.runtime.backends import Backend, open_backend
-from dpmrt.runtime.binding import Bound, bind_network
-from dpmrt.runtime.bundle import OpenBundle, open_bundle
-from dpmrt.runtime.classifier import Classifier
-from dpmrt.runtime.conditions import Conditions, check_conditions
+from dpmrt.runtime.backends import Backend
+from dpmrt.runtime.bundle import OpenBundle
+from dpmrt.runtime.conditions import check_conditions
 from dpmrt.runtime.drivers import DRIVERS, Driven, NetworkModel, find_driver, refuse_given
 from dpmrt.runtime.guidance.asked import Asked as AskedGuidance
-from dpmrt.runtime.guidance.judge import classifier_hooks, need_classifier
+from dpmrt.runtime.held import Held
 from dpmrt.runtime.network_checks import check_network
-from dpmrt.runtime.plans import make_plan, settle_plan
-from dpmrt.runtime.request import Labels, check_batch, check_noise
-from dpmrt.solvers_np import Callback, Hook, NoiseSource, StepPlan
-from dpmrt.solvers_np.execution.hooks import check_hooks
+from dpmrt.runtime.plans import make_plan
+from dpmrt.runtime.request import Labels, check_batch
+from dpmrt.runtime.run import Noise, settle_run
+from dpmrt.solvers_np import Callback, Hook, StepPlan
 from dpmrt.solvers_np.noise import as_source
 
 if TYPE_CHECKING:
     from dpmrt.runtime.likelihood import Likelihood
 
-Noise: TypeAlias = "NDArray[Any] | NoiseSource | Callable[[tuple[int, ...]], NDArray[Any]] | None"
-
-_KEPT_BINDINGS = 4
 #: what a model is conditioned on
-_CONDITIONS = ("label", "guidance", "conditions", "negative")
-
-
-def load(
-    bundle: str | Path, engine: str | Backend = "auto", *, names: Mapping[str, str] | None = None, **options: Any
-) -> Pipeline:
-    """Load a bundle: a folder, or the name of one that ships with dpmrt.
-
-    `engine` is a backend's name, or a backend; `options` are the backend's own, as `threads=2`. `names` maps roles
-    to the graph's names for a folder that has no manifest and whose exporter used unusual ones.
-
-    >>> with load("digits") as pipeline:
-    ...     pipeline.sample(2, seed=0).shape
-    (2, 1, 16, 16)
-    """
-    opened = open_bundle(bundle, names=names)
-    if isinstance(engine, str):
-        backend = open_backend(engine, opened.root, opened.manifest.unet, **options)
-    elif not isinstance(engine, Backend):
-        raise OptionError(
-            "engine is neither a name nor a backend", got=repr(engine), expected="a name, as 'auto', or a Backend"
-        )
-    elif options:
-        raise OptionError("a backend that is open already takes no options", got=", ".join(options), expected="none")
-    else:
-        backend = engine
-    try:
-        return Pipeline(opened, backend)
-    except BaseException:
-        backend.close()
-        raise
+_CONDITIONS = ("label", "guidance", "conditions", "negative", "encoder_hidden_states", "negative_hidden_states")
 
 
 class Pipeline:
@@ -77,12 +39,7 @@ class Pipeline:
     def __init__(self, bundle: OpenBundle, backend: Backend) -> None:
         check_network(backend, bundle.manifest.unet)
         self.bundle = bundle
-        self._backend: Backend | None = backend
-        self._classifier: Classifier | None = None
-        self._product: Backend | None = None
-        self._bound: OrderedDict[tuple[object, ...], Bound] = OrderedDict()
-        self._lock = threading.RLock()
-        self._running = False
+        self._held = Held(bundle, backend)
 
     @property
     def manifest(self) -> Manifest:
@@ -94,6 +51,7 @@ class Pipeline:
 
         Without a solver it is the manifest's, or else the scheduler config is followed, whose keys `options` replace.
 
+        >>> from dpmrt.runtime import load
         >>> with load("digits") as pipeline:
         ...     pipeline.plan(steps=10).calls
         10
@@ -139,6 +97,7 @@ class Pipeline:
         bundle's classifier to `classifier_label`, or else `label`; `classifier_mode` is "auto", "mean" or "noise". A
         request that cannot be honoured raises before the network runs.
 
+        >>> from dpmrt.runtime import load
         >>> with load("digits") as pipeline:
         ...     pipeline.sample(3, seed=7, steps=5).dtype
         dtype('float32')
@@ -170,44 +129,36 @@ class Pipeline:
                 **solver_options,
             )
             return driven.samples
-        hooks = check_hooks(hooks)
-        asked = settle_request(
+        run = settle_run(
             self.bundle,
+            self.classifier_gradient,
             batch,
             seed=seed,
+            steps=steps,
+            solver=solver,
+            guidance=guidance,
+            label=label,
+            conditions=conditions,
+            negative=negative,
             shape=shape,
             x_T=x_T,
             start=start,
+            noise=noise,
+            plan=plan,
             callback=callback,
-            label=label,
-            guidance=guidance,
-            conditions=conditions,
-            negative=negative,
-            hidden=encoder_hidden_states,
-            null_hidden=negative_hidden_states,
+            hooks=hooks,
+            encoder_hidden_states=encoder_hidden_states,
+            negative_hidden_states=negative_hidden_states,
+            classifier_scale=classifier_scale,
+            classifier_label=classifier_label,
+            classifier_mode=classifier_mode,
+            options=solver_options,
         )
-        plan = settle_plan(self.bundle, plan, steps, solver, solver_options)
-        check_noise(plan, noise)
-        guides = classifier_hooks(
-            self.bundle,
-            plan,
-            asked.x.shape,
-            self.classifier_gradient,
-            scale=classifier_scale,
-            label=classifier_label,
-            mode=classifier_mode,
-            usual=label,
-        )
-        hooks = (*guides, *hooks)
-        x = asked.x
-        if plan.init_scale != 1 and not asked.begun:
-            x = x * x.dtype.type(plan.init_scale)
-        settled = asked.conditions
-        scales = settled.scales.table(plan)
-        with self._turn():
-            denoiser, executor = self._bind(plan, asked.batch, asked.shape, settled)
-            denoiser.condition(settled.values, settled.null, scales, settled.scales.rescale)
-            return executor.run(x, noise=asked.stream if noise is None else noise, callback=callback, hooks=hooks)
+        settled = run.conditions
+        with self._held.turn():
+            denoiser, executor = self._held.bind(run.plan, run.batch, run.shape, settled)
+            denoiser.condition(settled.values, settled.null, run.scales, settled.scales.rescale)
+            return executor.run(run.x, noise=run.noise, callback=callback, hooks=run.hooks)
 
     def drive(
         self,
@@ -220,8 +171,6 @@ class Pipeline:
         callback: Callback | None = None,
         x_T: NDArray[Any] | None = None,
         shape: Sequence[int] | None = None,
-        encoder_hidden_states: NDArray[Any] | None = None,
-        negative_hidden_states: NDArray[Any] | None = None,
         **options: Any,
     ) -> Driven:
         """Sample with a driver, a sampler without a fixed grid; return the samples and the report of its course.
@@ -243,22 +192,30 @@ class Pipeline:
             shape=shape,
             x_T=x_T,
             callback=callback,
-            hidden=encoder_hidden_states,
-            null_hidden=negative_hidden_states,
             **{name: options.pop(name) for name in _CONDITIONS if name in options},
         )
-        with self._turn():
-            model = NetworkModel(self.bundle, self._open_backend(), (asked.batch, *asked.shape), asked.conditions)
+        with self._held.turn():
+            model = NetworkModel(self.bundle, self._held.backend(), (asked.batch, *asked.shape), asked.conditions)
             source = asked.stream if noise is None else as_source(noise, model.shape, 0)
             return driver(model, asked.x, noise=source, callback=callback, **options)
 
-    def model(self, /, batch: int = 1, *, shape: Sequence[int] | None = None, **conditions: Any) -> NetworkModel:
+    def model(
+        self,
+        /,
+        batch: int = 1,
+        *,
+        shape: Sequence[int] | None = None,
+        plan: StepPlan | None = None,
+        **conditions: Any,
+    ) -> NetworkModel:
         """Return the network as model(x, t), with `label`, `guidance`, `conditions` and `negative` as in `sample`.
 
+        With a `plan`, guidance goes by its calls, of which `model.take_call` says the next.
         Times and predictions are the network's own; the model may be used as long as the pipeline is open, by one
         thread at a time and not within a run.
 
         >>> import numpy as np
+        >>> from dpmrt.runtime import load
         >>> with load("digits") as pipeline:
         ...     model = pipeline.model(2, label=[3, 8], guidance=2.0)
         ...     model(np.zeros(model.shape, np.float32), 999).shape
@@ -270,8 +227,8 @@ class Pipeline:
             )
         chosen = self.sample_shape(None, shape)
         settled = check_conditions(self.bundle, check_batch(batch, chosen), chosen, **conditions)
-        with self._turn():
-            return NetworkModel(self.bundle, self._open_backend(), (batch, *chosen), settled)
+        with self._held.turn():
+            return NetworkModel(self.bundle, self._held.backend(), (batch, *chosen), settled, plan)
 
     def classifier_gradient(self, x: NDArray[Any], t: float | NDArray[Any], label: Labels) -> NDArray[np.float32]:
         """Return the gradient of log p(label | x) with respect to `x`, (batch, *shape), noised to the time `t`.
@@ -279,12 +236,8 @@ class Pipeline:
         Time and label are one for all, or one a sample. The classifier is opened on first use, for bundles that have
         one.
         """
-        with self._lock:
-            self._open_backend()
-            if self._classifier is None:
-                network, classes = need_classifier(self.bundle), self.bundle.classifier_classes
-                self._classifier = Classifier(self.bundle.root, network, classes=classes)
-            return self._classifier.gradient(x, t, label)
+        with self._held.lock:
+            return self._held.classifier().gradient(x, t, label)
 
     def log_likelihood(
         self,
@@ -304,21 +257,17 @@ class Pipeline:
         """
         # Only asked for here: sampling need not wait for it.
         from dpmrt.runtime.bundle_likelihood import bundle_likelihood
-        from dpmrt.runtime.vjp import open_product
 
-        with self._turn():
-            self._open_backend()
-            if self._product is None:
-                self._product = open_product(self.bundle.root, self.manifest.vjp)
-            return bundle_likelihood(self.bundle, self._product, x, label, conditions, callback, options)
+        with self._held.turn():
+            return bundle_likelihood(self.bundle, self._held.product(), x, label, conditions, callback, options)
 
     def refit(self, weights: str | Path) -> None:
         """Put other weights of the same network into a built engine, from .onnx or .safetensors, without a rebuild.
 
         `load(bundle, engine="tensorrt", refit=weights)` does it at once. The engine has to be built with --refit.
         """
-        with self._lock:
-            backend = self._open_backend()
+        with self._held.lock:
+            backend = self._held.backend()
             refit = getattr(backend, "refit", None)
             if refit is None:
                 raise BackendError(
@@ -335,17 +284,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Let go of the network and of the buffers."""
-        with self._lock:
-            self._bound.clear()
-            if self._classifier is not None:
-                self._classifier.close()
-            self._classifier = None
-            if self._product is not None:
-                self._product.close()
-            self._product = None
-            if self._backend is not None:
-                self._backend.close()
-            self._backend = None
+        self._held.close()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -354,33 +293,3 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Hold the buffers, which runs share, and refuse a run from within a run."""
-        with self._lock:
-            if self._running:
-                raise OptionError("sample was called from its own callback", fix="call it when the first is done")
-            self._running = True
-            try:
-                yield
-            finally:
-                self._running = False
-
-    def _bind(self, plan: StepPlan, batch: int, shape: tuple[int, ...], conditions: Conditions) -> Bound:
-        backend = self._open_backend()
-        shapes = conditions.shapes()
-        key = (plan.digest(), batch, shape, conditions.guided, tuple(sorted(shapes.items())))
-        bound = self._bound.pop(key, None)
-        if bound is None:
-            network, guided = self.manifest.unet, conditions.guided
-            bound = bind_network(backend, network, plan, (batch, *shape), guided=guided, conditions=shapes)
-            while len(self._bound) >= _KEPT_BINDINGS:
-                self._bound.popitem(last=False)
-        self._bound[key] = bound
-        return bound
-
-    def _open_backend(self) -> Backend:
-        if self._backend is None:
-            raise BackendError("the pipeline is closed", fix="load the bundle again")
-        return self._backend

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dpmrt.errors import ArrayError, OptionError
 from dpmrt.solvers_np import NoiseSchedule, StepPlan
+from dpmrt.solvers_np.plans.parts import rises
 
 Labels: TypeAlias = "int | Sequence[int] | NDArray[Any] | None"
 
@@ -67,12 +68,11 @@ def check_schedule(plan: StepPlan, schedule: NoiseSchedule, *, fix: str) -> None
         level = np.log(alpha) - np.log(sigma)
     first, last = schedule.t_range
     near = 1.0 if schedule.train_steps is not None else _NEAR * (last - first)
-    rises = plan.end[1] * plan.start[0] > plan.end[0] * plan.start[1]
     # SMLD's times run against the noise
     forward = schedule.t_min <= schedule.t_max
     near = near if forward else -near
     # a step that encodes may ask the network at the time where it ends, and the first may start from data
-    reached = np.append(first if forward else last, t[:-1]) if rises else t
+    reached = np.append(first if forward else last, t[:-1]) if rises(plan) else t
     top = schedule.lambda_(np.clip(reached - near, first, last)) + _LAMBDA_SLACK
     bottom = schedule.lambda_(np.clip(t + near, first, last)) - _LAMBDA_SLACK
     known = (t >= first) & (t <= last)

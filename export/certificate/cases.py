@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import torch
@@ -11,9 +12,11 @@ import torch
 from dpmrt.engines import NEGATIVE, Axis, Manifest
 from dpmrt.export.certificate.conditions import opposed_roles
 from dpmrt.export.interfaces import Interface
+from dpmrt.solvers_np.from_diffusers.own_schedule import OWN_SCHEDULE, read_own_schedule
 
 _BATCHES = (1, 3)
 _FRACTION = 0.37
+_TRAIN_TIMES = 1000
 _SEEDS = 2**64
 
 
@@ -36,15 +39,14 @@ def make_cases(
     interface: Interface,
     *,
     seed: int,
-    last_time: float,
+    times: tuple[float, ...],
     guidance: float | None,
     sizes: Mapping[str, int] | None = None,
 ) -> list[Case]:
-    """Return the calls: at the first shape all four times, at each other shape two calls with rows of several.
+    """Return the calls: at the first shape all four `times`, at each other shape two calls with rows of several.
 
     `sizes` are those of the samples to be made, for axes whose usual sizes they are not.
     """
-    times: tuple[float, ...] = (0.0, _FRACTION, float(int(last_time / 2)), last_time)
     time = manifest.unet.input("timestep")
     if time is not None and "int" in time.dtype:
         times = tuple(float(round(t)) for t in times)
@@ -54,6 +56,23 @@ def make_cases(
         _case(manifest, interface, shape, times[start:] + times[:start], (seed + number) % _SEEDS, guidance)
         for number, (shape, start) in enumerate(plan)
     ]
+
+
+def call_times(scheduler: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return four times of what a scheduler config is for: the first, one close to it, the middle, the last.
+
+    >>> call_times({"_class_name": "DDIMScheduler"})
+    (0.0, 0.37, 499.0, 999.0)
+    """
+    count = scheduler.get("num_train_timesteps", _TRAIN_TIMES)
+    if scheduler.get("_class_name") == OWN_SCHEDULE:
+        schedule = read_own_schedule(scheduler)
+        if schedule.train_steps is None:
+            low, high = schedule.t_range
+            return low, low + (high - low) * _FRACTION / _TRAIN_TIMES, (low + high) / 2, high
+        count = schedule.train_steps
+    last = float(int(count) - 1)
+    return 0.0, _FRACTION, float(int(last / 2)), last
 
 
 def case_shapes(interface: Interface, sizes: Mapping[str, int] | None = None) -> list[dict[str, int]]:

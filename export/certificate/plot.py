@@ -43,7 +43,8 @@ def _draw_curves(axes: Any, report: ParityReport, manifest: Manifest, expected: 
     for height, text in _limit_lines(report, expected):
         axes.axhline(height, color="#444444", linestyle="--", linewidth=1.0, label=f"limit at the end: {text}")
     axes.set_yscale("log")
-    axes.invert_xaxis()
+    if all(backend.steps and backend.steps[0].t >= backend.steps[-1].t for backend in report.backends):
+        axes.invert_xaxis()
     options = ", ".join(f"{name} {value:g}" for name, value in report.options.items() if value is not None)
     axes.set(
         title=f"{manifest.name} ({report.precision}) beside torch: {report.scheduler}\n{options}",

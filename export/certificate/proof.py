@@ -12,7 +12,7 @@ from dpmrt.engines import DRIFT_NAME, PARITY_VERSION, Manifest, ParityReport, is
 from dpmrt.errors import OptionError, OutputError
 from dpmrt.export.certificate.backends import choose_backends
 from dpmrt.export.certificate.bundle_side import CALLS, TRAJECTORY, Expected, Ran, run_backend
-from dpmrt.export.certificate.cases import make_cases
+from dpmrt.export.certificate.cases import call_times, make_cases
 from dpmrt.export.certificate.conditions import guidance_scale, make_condition
 from dpmrt.export.certificate.limits import limits_of
 from dpmrt.export.certificate.measures import peak_of
@@ -20,7 +20,7 @@ from dpmrt.export.certificate.reference import find_source, run_calls
 from dpmrt.export.certificate.sizes import sizes_of_shape
 from dpmrt.export.provenance import library_versions, utc_date
 from dpmrt.export.sources import Source
-from dpmrt.export.torch_sampler import sample_with_torch
+from dpmrt.export.torch_sampler import follow_with_torch, sample_with_torch
 from dpmrt.files import atomic_write, check_writable
 from dpmrt.runtime import open_bundle
 from dpmrt.runtime.bundle import OpenBundle
@@ -28,9 +28,9 @@ from dpmrt.runtime.charts import check_drawing
 from dpmrt.runtime.machine import processor
 from dpmrt.runtime.request import check_batch
 from dpmrt.solvers_np import TorchCPUNoise, plan_from_diffusers
+from dpmrt.solvers_np.from_diffusers.own_schedule import OWN_SCHEDULE
 
 Progress = Callable[[str, int, int], None]
-_TRAIN_TIMES = 1000
 
 
 def verify(
@@ -57,8 +57,9 @@ def verify(
     `report.passed`; the limits are those of the bundle's precision, with `tolerance` in place of the trajectory's
     relative drift. `shape` is one sample's, where the network leaves it open. `write` says whether parity.json and
     drift.png are written into the bundle: by default into any but those that ship with dpmrt. `plot` names another
-    file for the picture, or is False for none. `progress` is called with the name of a phase, what is done and what
-    there is in all: 0 where that is not known yet.
+    file for the picture, or is False for none. A schedule of dpmrt's own, which diffusers has no scheduler for, is
+    sampled in torch by the bundle's plan: `report.followed` is "plan" then. `progress` is called with the name of a
+    phase, what is done and what there is in all: 0 where that is not known yet.
 
         verify("bundles/digits").passed
     """
@@ -103,6 +104,7 @@ def verify(
         machine=processor(),
         shape=expected.trajectory.x_T.shape[1:],
         peak=expected.peak,
+        followed="plan" if _is_own(opened.scheduler_config) else "scheduler",
     )
     picture = None if plot is False else _picture(opened.manifest, report, expected, ran)
     if picture is not None and isinstance(plot, (str, Path)):
@@ -135,24 +137,25 @@ def _expected(
     plan = plan_from_diffusers(scheduler, steps)
     source = find()
     sizes = sizes_of_shape(source.interface, shape)
-    last = float(int(scheduler.get("num_train_timesteps", _TRAIN_TIMES)) - 1)
-    cases = make_cases(manifest, source.interface, seed=seed, last_time=last, guidance=guidance, sizes=sizes)
+    times = call_times(scheduler)
+    cases = make_cases(manifest, source.interface, seed=seed, times=times, guidance=guidance, sizes=sizes)
     condition = make_condition(manifest, source.interface, batch=batch, seed=seed, guidance=guidance, sizes=sizes)
     outputs = run_calls(source, manifest, cases, lambda done, total: tell(f"torch: {CALLS}", done, total))
-    trajectory = sample_with_torch(
-        source,
-        scheduler,
-        steps=steps,
-        batch=batch,
-        seed=seed,
-        condition=condition,
-        sizes=sizes,
-        progress=lambda done, total: tell(f"torch: {TRAJECTORY}", done, total),
-    )
+    start: dict[str, Any] = {"batch": batch, "seed": seed, "condition": condition, "sizes": sizes}
+    start["progress"] = lambda done, total: tell(f"torch: {TRAJECTORY}", done, total)
+    if _is_own(scheduler):
+        trajectory = follow_with_torch(source, plan, **start)
+    else:
+        trajectory = sample_with_torch(source, scheduler, steps=steps, **start)
     peak = peak_of(manifest.data_range, trajectory.states[-1])
     folded = guidance if manifest.unet.folded_guidance else None
     limits = limits_of(manifest.unet.precision.kind, tolerance, folded_scale=folded)
     return Expected(cases, outputs, condition, trajectory, plan, peak, limits), source.weights_sha256
+
+
+def _is_own(scheduler: Mapping[str, Any]) -> bool:
+    """Return whether diffusers has no scheduler for the bundle, as it does not know its schedule."""
+    return scheduler.get("_class_name") == OWN_SCHEDULE
 
 
 def _run(opened: OpenBundle, name: str, expected: Expected, tell: Progress) -> Ran:

@@ -19,6 +19,9 @@ def print_report(bundle: str, report: ParityReport) -> None:
     _print_calls(report)
     for backend in report.backends:
         _print_trajectory(backend)
+    if report.followed == "plan":
+        click.echo("\nThe torch network followed the bundle's own plan, as diffusers has no such scheduler: the")
+        click.echo("trajectory compares the network, not the sampler.")
     _print_verdict(report)
 
 

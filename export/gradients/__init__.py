@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dpmrt.export.gradients.check import relative_error, runner
+from dpmrt.export.gradients.check import runner
 from dpmrt.export.gradients.trace import Backward, trace_backward
 
-__all__ = ["Backward", "relative_error", "runner", "trace_backward"]
+__all__ = ["Backward", "runner", "trace_backward"]

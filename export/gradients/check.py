@@ -1,4 +1,4 @@
-"""The graph of a backward pass, run and held against torch."""
+"""The graph of a backward pass, checked and run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -16,14 +15,6 @@ from numpy.typing import NDArray
 from dpmrt.errors import ExportError
 
 Array = NDArray[Any]
-
-
-def relative_error(got: Array, expected: Array) -> float:
-    """Return the norm of a difference over that of what was expected; infinite for another shape."""
-    if got.shape != expected.shape:
-        return float("inf")
-    difference = float(np.linalg.norm((got - expected).astype(np.float64)))
-    return difference / float(np.linalg.norm(expected.astype(np.float64))) if difference else 0.0
 
 
 def runner(path: Path) -> Callable[[Mapping[str, torch.Tensor]], list[Array]]:

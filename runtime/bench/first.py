@@ -80,7 +80,7 @@ def main() -> None:
     start = time.perf_counter()
     from dpmrt.runtime.bench.memory import device_bytes
     from dpmrt.runtime.bench.request import make_request
-    from dpmrt.runtime.pipeline import load
+    from dpmrt.runtime.loading import load
     from dpmrt.solvers_np import plan_from_diffusers
 
     with load(task["bundle"], task["engine"], **task["engine_options"]) as pipeline:

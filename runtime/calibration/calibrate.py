@@ -17,7 +17,8 @@ from dpmrt.runtime.calibration.checkpoint import Checkpoint, Settings, read_chec
 from dpmrt.runtime.calibration.data import Array, choose_data
 from dpmrt.runtime.calibration.estimate import Progress, RowModel, estimate
 from dpmrt.runtime.calibration.times import choose_times
-from dpmrt.runtime.pipeline import Pipeline, load
+from dpmrt.runtime.loading import load
+from dpmrt.runtime.pipeline import Pipeline
 from dpmrt.runtime.request import Labels, check_whole
 from dpmrt.solvers_np import schedule_from_diffusers
 

@@ -117,7 +117,7 @@ def solvers(
       dpmrt compare solvers digits --solver dpmsolver++,order=3,grid=logsnr --label 3 --table errors.csv
     """
     from dpmrt.runtime.comparison import compare_solvers, total_calls
-    from dpmrt.runtime.pipeline import load
+    from dpmrt.runtime.loading import load
 
     _check_out(out)
     _check_table(table)

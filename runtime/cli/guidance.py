@@ -1,8 +1,8 @@
-"""The flags of guidance of `dpmrt sample`, and what they ask `Pipeline.sample` for."""
+"""The flags of guidance, and what they ask `Pipeline.sample` for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dpmrt.runtime.npy import read_array
 
 #: as `Guidance` names them
 _UNITS = ("progress", "time", "sigma")
-_FLAGS = (
+GUIDANCE = (
     click.option(
         "--guidance", help="Scale of classifier-free guidance, or a list to cycle.  [default: the bundle's]"
     ),
@@ -25,13 +25,6 @@ _FLAGS = (
     click.option("--classifier-label", help="The class, or a list to cycle.  [default: as --label]"),
     click.option("--classifier-mode", help="auto, mean or noise.  [default: auto]"),
 )
-
-
-def guidance_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags to a command, which gets them as keywords."""
-    for flag in reversed(_FLAGS):
-        command = flag(command)
-    return command
 
 
 class AskedGuidance:
@@ -117,7 +110,7 @@ def _cycled(flag: str, numbers: Sequence[Any] | None, batch: int) -> Any:
         raise OptionError(
             f"{flag} lists more than there are samples",
             got=f"{len(numbers)} of them",
-            expected=f"{batch} or fewer, as --batch, --noise or --condition ask for {batch}",
-            fix="leave them out for one sample each",
+            expected=f"{batch} or fewer, as so many samples are asked for",
+            fix="list fewer, or leave out what sets the number of samples, as --batch",
         )
     return [numbers[k % len(numbers)] for k in range(batch)]

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dpmrt.errors import OptionError
-from dpmrt.runtime.cli.arrays import parse_files, read_arrays
-from dpmrt.runtime.cli.options import (
-    CONDITIONS,
-    ENGINE,
-    FILE,
-    FPS,
-    GUIDANCE,
-    SAMPLER,
-    SHEET,
-    SOLVER_OPTION,
-    counted,
-    cycled,
-    parse_labels,
-    parse_options,
-    settle_batch,
-)
+from dpmrt.runtime.cli.conditioned import CONDITIONED, Conditioned
+from dpmrt.runtime.cli.options import FILE, FPS, SAMPLER, SOLVER_OPTION, counted, parse_options
 from dpmrt.runtime.cli.outputs import (
+    SHEET,
+    Sheet,
     check_frames,
     check_kind,
-    check_places,
     check_samples,
     write_frames,
     write_samples,
 )
-from dpmrt.runtime.cli.running import check_engine, opened, say, watched
+from dpmrt.runtime.cli.running import RUNNER, Runner
 from dpmrt.runtime.cli.values import parse_shape
 
 
@@ -52,14 +39,12 @@ from dpmrt.runtime.cli.values import parse_shape
     "--seed", type=int, default=0, show_default=True, help="Seed of the fresh noise of a stochastic solver."
 )
 @SAMPLER
-@GUIDANCE
-@click.option("--label", help="A class for all frames, or a list as 0,1,2 that is cycled.")
-@CONDITIONS
+@CONDITIONED
 @click.option("--shape", metavar="SIZES", help="Shape of one sample, as 4,64,96.  [default: the bundle's]")
 @SOLVER_OPTION
 @SHEET
 @FPS
-@ENGINE
+@RUNNER
 def command(
     bundle: str,
     seeds: str,
@@ -69,87 +54,60 @@ def command(
     seed: int,
     steps: int | None,
     solver: str | None,
-    guidance: float | None,
-    label: str | None,
-    conditions: tuple[str, ...],
-    negative: tuple[str, ...],
     shape: str | None,
     options: tuple[str, ...],
-    grid: int | None,
-    scale: int | None,
     fps: float,
-    engine: str,
-    threads: int | None,
-    engine_pairs: tuple[str, ...],
-    progress: bool | None,
-    quiet: bool,
+    given: Conditioned,
+    sheet: Sheet,
+    runner: Runner,
 ) -> None:
     """Sample from BUNDLE at noises on the way from one seed to the next.
 
-    A condition with a row for each seed is interpolated, too.
+    A condition with a row for each seed is interpolated, too; lists of labels and of scales go over the frames.
 
     \b
     Examples:
       dpmrt interpolate digits --seeds 1,2 --label 3 -o way.png
       dpmrt interpolate digits --seeds 1,2,1 --frames 24 --label 3 -o loop.apng --fps 12
+      dpmrt interpolate digits --seeds 1,1 --frames 5 --label 3 --guidance 1,2,3,4,5 -o stronger.png
     """
-    from dpmrt.files import check_writable
-
-    check_kind(out, grid, scale)
+    check_kind(out, sheet)
     chosen = parse_options(options, mode="--mode", frames="--frames", seeds="--seeds")
     try:
         keys = [int(part) for part in seeds.split(",")]
     except ValueError:
         raise OptionError("--seeds is no list of seeds", got=repr(seeds), expected="whole numbers, as 1,2") from None
     sizes = parse_shape(shape)
-    files = {"--condition": parse_files("--condition", conditions), "--negative": parse_files("--negative", negative)}
-    check_writable(out)
 
     from dpmrt.runtime.animation import check_fps
-    from dpmrt.runtime.bundle import find_bundle
     from dpmrt.runtime.editing import interpolation
-    from dpmrt.runtime.images import check_layout
     from dpmrt.runtime.request import check_whole
 
-    check_layout(grid, scale)
     check_fps(fps)
-    check_engine(engine)
     check_whole("frames", frames, 2)
-    read: dict[str, Path | None] = {
-        f"{flag} {name}": path for flag, named in files.items() for name, path in named.items()
-    }
-    check_places({"--out": out}, read, find_bundle(bundle))
-    given, away = (read_arrays(flag, named) for flag, named in files.items())
-    with opened(bundle, engine, threads, engine_pairs, quiet) as pipeline:
+    moving = out.suffix.lower() == ".apng"
+    runner.prepare(bundle, given, written={"--out": out}, read={})
+    with runner.opened(bundle) as pipeline:
         sizes = pipeline.sample_shape(shape=sizes)
-        labels = parse_labels(label, pipeline.bundle.classes)
-        settle_batch(frames, labels, None, {})
-        if out.suffix.lower() == ".apng":
-            check_frames(out, frames, 1, sizes, grid, scale)
+        given.settle(pipeline, frames)
+        if moving:
+            check_frames(out, frames, 1, sizes, sheet)
         else:
-            check_samples(pipeline, out, frames, sizes, frames if grid is None else grid, scale)
+            check_samples(pipeline, out, frames, sizes, sheet.row(frames))
         plan = pipeline.plan(steps, solver, **chosen)
-        started = time.perf_counter()
-        with watched("interpolating", plan.calls, progress, quiet) as calls:
-            way = interpolation.interpolate(
-                pipeline,
-                keys,
-                frames,
-                mode=mode,
-                conditions=given,
-                negative=away,
-                shape=sizes,
-                seed=seed,
-                steps=steps,
-                solver=solver,
-                guidance=guidance,
-                label=cycled(labels, frames),
-                callback=calls,
-                **chosen,
-            )
-        seconds = time.perf_counter() - started
-        if out.suffix.lower() == ".apng":
-            write_frames(pipeline, out, way[:, None], grid, scale, fps)
+        request: dict[str, Any] = {
+            "mode": mode,
+            "shape": sizes,
+            "seed": seed,
+            "steps": steps,
+            "solver": solver,
+            **given.arguments(frames),
+            **chosen,
+        }
+        with runner.watched("interpolating", plan.calls) as watch:
+            way = interpolation.interpolate(pipeline, keys, frames, callback=watch, **request)
+        if moving:
+            write_frames(pipeline, out, way[:, None], sheet, fps)
         else:
-            write_samples(pipeline, out, way, frames if grid is None else grid, scale)
-    say(out, counted(frames, "frame"), calls.made, seconds, quiet)
+            write_samples(pipeline, out, way, sheet.row(frames))
+    runner.say(out, counted(frames, "frame"), watch)

@@ -78,7 +78,7 @@ def command(
     files = parse_files("--condition", conditions)
     check_writable(out)
 
-    from dpmrt.runtime.pipeline import load
+    from dpmrt.runtime.loading import load
     from dpmrt.runtime.request import check_whole
     from dpmrt.solvers_np import schedule_from_diffusers
 

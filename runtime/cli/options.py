@@ -1,18 +1,16 @@
-"""Options that several commands share, and what their texts mean."""
+"""Options that several commands share, and how a command gets several as one object."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from dpmrt.errors import OptionError
 from dpmrt.runtime.cli.values import parse_pairs
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +38,21 @@ def group(*options: Callable[[Any], Any]) -> Callable[[F], F]:
     return decorate
 
 
+def gathered(name: str, kind: Callable[..., Any], *options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Return one decorator for options that a command gets as one object of this name, made of them by `kind`."""
+    taken = [parameter.name for parameter in click.command()(group(*options)(lambda: None)).params]
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def command(**given: Any) -> Any:
+            own = kind(**{str(key): given.pop(str(key)) for key in taken})
+            return function(**given, **{name: own})
+
+        return group(*options)(cast(F, command))
+
+    return decorate
+
+
 FILE = click.Path(path_type=Path)
 SAMPLER = group(
     click.option("--steps", type=int, help="How many steps.  [default: the bundle's]"),
@@ -48,40 +61,7 @@ SAMPLER = group(
 SOLVER_OPTION = click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the solver; repeatable."
 )
-GUIDANCE = click.option("--guidance", type=float, help="Scale of classifier-free guidance.  [default: the bundle's]")
-CONDITIONS = group(
-    click.option(
-        "--condition", "conditions", multiple=True, metavar="NAME=FILE", help="A condition (.npy); repeatable."
-    ),
-    click.option("--negative", multiple=True, metavar="NAME=FILE", help="What guidance moves away from; repeatable."),
-)
-LABEL = click.option("--label", help="A class, a list as 0,1,2 or `all`; a list is cycled to fill the batch.")
-SHEET = group(
-    click.option("--grid", type=int, metavar="COLUMNS", help="Pictures in a row.  [default: near to a square]"),
-    click.option("--scale", type=int, help="Size of a pixel.  [default: makes a picture at least 64 wide]"),
-)
 FPS = click.option("--fps", type=float, default=10.0, show_default=True, help="Frames a second of an .apng.")
-FRAMES = group(
-    click.option("--frames", type=FILE, help="Write the course of the run: .png (a strip), .apng or .npy."),
-    click.option("--frames-every", type=int, default=1, show_default=True, help="Keep every so many-th step."),
-    click.option(
-        "--frames-show",
-        type=click.Choice(["x0", "x"]),
-        default="x0",
-        show_default=True,
-        help="Show what the network predicts, or the noisy state.",
-    ),
-    FPS,
-)
-ENGINE = group(
-    click.option("--engine", default="auto", show_default=True, help="What runs the network."),
-    click.option("--threads", type=int, help="Threads of the engine.  [default: the engine's choice]"),
-    click.option(
-        "--engine-option", "engine_pairs", multiple=True, metavar="KEY=VALUE", help="An option of the engine."
-    ),
-    click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]"),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
-)
 
 
 def parse_options(texts: tuple[str, ...], **flags: str) -> dict[str, Any]:
@@ -93,50 +73,6 @@ def parse_options(texts: tuple[str, ...], **flags: str) -> dict[str, Any]:
                 f"{key} cannot be given as --option", got=f"{key}={options[key]}", fix=f"use {own[key]}"
             )
     return options
-
-
-def parse_labels(text: str | None, classes: int | None) -> list[int] | None:
-    """Return the classes that --label lists."""
-    if text is None:
-        return None
-    if text == "all":
-        if not classes:
-            raise OptionError(
-                "the bundle does not say which classes it has", got="--label all", expected="a list, as --label 0,1,2"
-            )
-        return list(range(classes))
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise OptionError(
-            "--label is not a class", got=repr(text), expected="a whole number, a list as 0,1,2, or `all`"
-        ) from None
-
-
-def settle_batch(
-    batch: int | None,
-    labels: list[int] | None,
-    first: NDArray[Any] | None,
-    given: dict[str, NDArray[Any]],
-    wanted: int = 1,
-) -> int:
-    """Return how many samples there are: as asked for, as noises or images, or as labels or conditions."""
-    if batch is None:
-        rows = max(wanted, *(len(array) for array in given.values() if array.ndim), 1)
-        batch = len(first) if first is not None else max(rows, 1 if labels is None else len(labels))
-    if labels is not None and len(labels) > batch > 0:
-        raise OptionError(
-            "there are more labels than samples",
-            got=f"{counted(len(labels), 'label')}, {counted(batch, 'sample')}",
-            expected="no more labels than samples, whose number --batch or --noise sets",
-            fix="leave out --batch and --noise for one sample a label",
-        )
-    return batch
-
-
-def cycled(labels: list[int] | None, batch: int) -> list[int] | None:
-    """Return a label for each sample."""
-    return None if labels is None else [labels[i % len(labels)] for i in range(batch)]
 
 
 def counted(number: int, noun: str) -> str:

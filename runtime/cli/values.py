@@ -62,3 +62,16 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
         raise OptionError(
             "--shape is no shape of a sample", got=repr(text), expected="whole numbers, as --shape 4,64,96"
         ) from None
+
+
+def parse_pair(flag: str, text: str, expected: str) -> tuple[int, int]:
+    """Return two whole numbers that a comma parts.
+
+    >>> parse_pair("--repaint", "5,10", "JUMP,TIMES")
+    (5, 10)
+    """
+    try:
+        first, second = (int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(f"{flag} is not understood", got=repr(text), expected=expected) from None
+    return first, second

@@ -55,7 +55,7 @@ def openvino() -> dict[str, str]:
 
 def opens(bundle: str, engine: str) -> dict[str, str]:
     """Open a bundle's network with an engine, as sampling does."""
-    from dpmrt.runtime.pipeline import load
+    from dpmrt.runtime.loading import load
 
     with load(bundle, engine):
         return {"opens": "yes"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dpmrt.engines import Network
     from dpmrt.runtime.bundle import OpenBundle
     from dpmrt.runtime.conditions import Conditions
-    from dpmrt.solvers_np import NoiseSchedule
+    from dpmrt.solvers_np import NoiseSchedule, StepPlan
 
 Array = NDArray[Any]
 _Call = Callable[[float], None]
@@ -29,9 +29,19 @@ class NetworkModel:
 
     States are arrays of NumPy, wherever the network runs; float64 comes back as float64, though the network computes
     in its own precision. The result is the caller's. `calls` counts what was asked.
+
+    Guidance that changes on the way goes by the time of a call; where a plan is followed, by the calls of the plan,
+    and `take_call` says which of them comes.
     """
 
-    def __init__(self, bundle: OpenBundle, backend: Backend, shape: tuple[int, ...], conditions: Conditions) -> None:
+    def __init__(
+        self,
+        bundle: OpenBundle,
+        backend: Backend,
+        shape: tuple[int, ...],
+        conditions: Conditions,
+        plan: StepPlan | None = None,
+    ) -> None:
         self.shape = shape
         self.prediction: str = bundle.manifest.prediction
         self.precision: str = bundle.manifest.unet.precision.kind
@@ -40,7 +50,9 @@ class NetworkModel:
         self._x = np.zeros(shape, np.float32)
         self._raw = np.zeros(shape, np.float32)
         self._scales = conditions.scales
-        self._scales.check_free()
+        self._table = None if plan is None else self._scales.table(plan)
+        if plan is None:
+            self._scales.check_free()
         self._denoiser, self._call = self._bind(backend, bundle.manifest.unet, conditions)
         self._denoiser.condition(conditions.values, conditions.null, self._scales.base[None], self._scales.rescale)
 
@@ -65,6 +77,12 @@ class NetworkModel:
         """Return whether the network takes whole timesteps only."""
         return any(i.role == "timestep" and i.dtype.startswith("int") for i in self._bundle.manifest.unet.inputs)
 
+    def take_call(self, call: int) -> None:
+        """Guide from now on as at this call of the plan that the model was made for."""
+        assert self._table is not None
+        if self._scales.varies:
+            self._denoiser.set_scales(self._table[call][None])
+
     def __call__(self, x: Array, t: float | Array) -> Array:
         """Return the raw output at the state `x`, (batch, *shape), and the time `t`, which is one for all."""
         x, time = np.asarray(x), np.asarray(t)
@@ -74,7 +92,7 @@ class NetworkModel:
             raise OptionError("the model takes one time for all samples", got=t, expected="a number")
         self._x[...] = x
         now = float(time.flat[0])
-        if self._scales.varies:
+        if self._scales.varies and self._table is None:
             schedule = self.schedule
             self._denoiser.set_scales(self._scales.at(now, float(schedule.alpha(now)), float(schedule.sigma(now))))
         self._call(now)

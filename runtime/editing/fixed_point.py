@@ -6,6 +6,7 @@ As Pan et al. 2023 (AIDI) invert DDIM; here for any solver whose steps are linea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,13 @@ from dpmrt.solvers_np.plans.parts import one_step_entries
 _DEPTH = 3
 
 
-#: time, input's scale, and the weights of state and raw output in the next state
-LinearStep = tuple[float, float, float, float]
+class LinearStep(NamedTuple):
+    """A step y = a x + b network(scale x, t)."""
+
+    t: float
+    scale: float
+    a: float
+    b: float
 
 
 def ascend(
@@ -33,12 +39,15 @@ def ascend(
 ) -> tuple[Floats, float]:
     """Return the state from which the steps lead to `x0`, and the largest change that a last iteration made.
 
+    The model is one for the plan of the steps.
+
     A step y = a x + b network(x, t) came from the x that fulfils x = (y - b network(x, t)) / a; the first guess is
     the next lower state. The change is told as a share of the state's spread.
     """
     x, worst, calls = x0.astype(np.float64), 0.0, len(steps) * iterations
     for k, (t, scale, a, b) in enumerate(reversed(steps)):
         y, change, guess = x, 0.0, _Anderson()
+        model.take_call(len(steps) - 1 - k)
         for turn in range(iterations):
             raw = model((scale * x).astype(np.float32), t)
             moved: Array = (y - b * raw) / a
@@ -96,4 +105,4 @@ def _step(plan: StepPlan, row: int) -> LinearStep:
     held = {out: (0.0, 1.0), slot: (float(plan.restore[row, 0]) + state, raw)}
     a = float(plan.weights[row, 0]) + sum(float(plan.weights[row, 1 + k]) * held[k][0] for k in held)
     b = sum(float(plan.weights[row, 1 + k]) * held[k][1] for k in held)
-    return float(plan.t[row]), float(plan.in_scale[row]), a, b
+    return LinearStep(float(plan.t[row]), float(plan.in_scale[row]), a, b)

@@ -30,7 +30,8 @@ def image_to_image(
 
     The last int(steps * strength) steps are taken, from the image at their first level of noise, as diffusers'
     image-to-image pipelines do; the noise is `x_T`, or the first that `seed` draws. One image may be repeated to a
-    `batch`. `request` is what `Pipeline.sample` takes: label, guidance, conditions, hooks, options of the solver.
+    `batch`. `request` is what `Pipeline.sample` takes: label, conditions, guidance of any kind, hooks, options
+    of the solver.
 
     >>> from dpmrt.runtime import load
     >>> with load("digits") as pipeline:

@@ -16,10 +16,13 @@ from dpmrt.runtime.editing.request import Parts, refuse_driver, split
 from dpmrt.runtime.pipeline import Pipeline
 from dpmrt.runtime.plans import settle_plan
 from dpmrt.runtime.request import check_whole
+from dpmrt.runtime.run import settle_run
 from dpmrt.solvers_np import StepPlan, compile_inverse, schedule_from_diffusers
 from dpmrt.solvers_np.from_diffusers.inverses import INVERSES, inverse_pair
 
 _SOLVER = "ddim"
+#: what asks for a classifier
+_GUIDES = ("classifier_scale", "classifier_label", "classifier_mode")
 #: a last change beyond this share of the state's spread is worth a word
 _SETTLED = 1e-3
 
@@ -48,7 +51,9 @@ def invert(
     without noise of its own; "DDIMInverseScheduler" and "DPMSolverMultistepInverseScheduler" are diffusers' inverses.
     The error falls as the steps grow in number. With `iterations`, each step of a solver of one call is solved for
     where it came from, by so many fixed-point iterations, and the image is found again up to rounding. Guidance
-    beyond 1 makes inverting harder, and ends sooner with `iterations`. `request` is as of `image_to_image`.
+    beyond 1 makes inverting harder, and ends sooner with `iterations`. `request` is as of `image_to_image`, and
+    means what it means for sampling: progress counts from the noise, and a scale a call is for sampling's calls. A
+    classifier guides without `iterations` only.
 
     >>> from dpmrt.runtime import load
     >>> with load("digits") as pipeline:
@@ -101,8 +106,10 @@ def _invert(
             fix="choose another with solver=..., --solver, or leave out the option that adds noise",
         )
     scale = np.float32(down.init_scale)
+    _refuse_guides(parts, iterations)
     if not iterations:
         up = inverse_plan(pipeline, steps, solver, parts.options)
+        _check_way_back(pipeline, x0, up, down, parts)
         start = np.float32(up.start[0]) * x0
         done = pipeline.sample(len(x0), plan=up, start=start, hooks=parts.hooks, **parts.sampling)
         return done / scale
@@ -111,8 +118,9 @@ def _invert(
             "an inversion by iterations takes no hooks", got="hooks", expected="iterations=0, or no hooks"
         )
     linear, callback = linear_steps(down), parts.sampling.get("callback")
-    conditions = {name: value for name, value in parts.sampling.items() if name != "callback"}
-    model = pipeline.model(len(x0), shape=x0.shape[1:], **conditions)
+    _check_way_back(pipeline, x0, down, down, parts)
+    conditions = {name: value for name, value in parts.sampling.items() if name not in ("callback", *_GUIDES)}
+    model = pipeline.model(len(x0), shape=x0.shape[1:], plan=down, **conditions)
     found, change = ascend(linear, model, x0, iterations, callback)
     if change > _SETTLED:
         warnings.warn(
@@ -121,6 +129,44 @@ def _invert(
             stacklevel=3,
         )
     return found / scale
+
+
+def _refuse_guides(parts: Parts, iterations: int) -> None:
+    """Refuse what a classifier cannot guide upwards."""
+    if parts.sampling.get("classifier_mode") == "mean":
+        raise OptionError(
+            "a classifier has no mean to move where no noise is added, as in an inversion",
+            got="classifier_mode='mean'",
+            expected="'noise', which moves what the network says of eps",
+            fix="classifier_mode='noise' (--classifier-mode noise), or leave it out",
+        )
+    if iterations and parts.sampling.get("classifier_scale") is not None:
+        raise OptionError(
+            "an inversion by iterations solves for the network's steps alone, without a classifier's gradient",
+            got=f"classifier_scale, and iterations={iterations}",
+            expected="one of them",
+            fix="iterations=0 (--iterations 0), or leave out classifier_scale",
+        )
+
+
+def _check_way_back(pipeline: Pipeline, x0: Floats, up: StepPlan, down: StepPlan, parts: Parts) -> None:
+    """Refuse, before the network runs upwards, a request that sampling could not follow downwards."""
+    run = settle_run(
+        pipeline.bundle,
+        pipeline.classifier_gradient,
+        len(x0),
+        plan=down,
+        x_T=x0,
+        hooks=parts.hooks,
+        **parts.sampling,
+    )
+    if run.conditions.scales.by_call and up.calls != down.calls:
+        raise OptionError(
+            "a scale of guidance for each network call says nothing of the way up, which has other calls",
+            got=f"{down.calls} scales, and {up.calls} network calls upwards",
+            expected="as many calls both ways, as of ddim or dpmsolver++, or a schedule that is no list of calls",
+            fix="schedule='linear', 'cosine' or a function of progress, time or sigma",
+        )
 
 
 def inverse_plan(pipeline: Pipeline, steps: int | None, solver: str, options: Any) -> StepPlan:

@@ -22,6 +22,7 @@ class Guidance:
     the last; an array has one scale for each network call, (calls,) or (calls, batch); a function gives it.
     `unit` is what the interval's bounds and the function's argument are: "progress", 0 at the first network call and
     1 at the last; "time", the network's; or "sigma", the noise-to-signal ratio sigma / alpha.
+    An inversion counts its calls backwards, so that what samples also inverts.
     `rescale`, 0 to 1, brings each sample's deviation back to that of the conditioned output (Lin et al. 2023,
     section 3.4).
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dpmrt.errors import OptionError
 from dpmrt.runtime.guidance.asked import Guidance
 from dpmrt.runtime.request import brief, check_array
+from dpmrt.solvers_np.plans.parts import rises
 
 if TYPE_CHECKING:
     from dpmrt.solvers_np import StepPlan
@@ -58,6 +59,11 @@ class Scales:
         return not (schedule is None or isinstance(schedule, str)) or bool((self.base != 1.0).any())
 
     @property
+    def by_call(self) -> bool:
+        """Return whether the schedule has a scale for each call, so that it serves plans of as many."""
+        return _is_table(self.asked.schedule)
+
+    @property
     def constant(self) -> float | None:
         """Return the scale where a plain one is all there is to do; 1 is no guidance."""
         first = float(self.base[0])
@@ -66,14 +72,18 @@ class Scales:
         return first
 
     def table(self, plan: StepPlan) -> Floats:
-        """Return the scale at each network call of a plan, (calls, batch), or (1, batch) for the same at each."""
+        """Return the scale at each network call of a plan, (calls, batch), or (1, batch) for the same at each.
+
+        The calls of a plan whose noise rises count backwards, as those of the sampling that it undoes.
+        """
         if not self.varies:
             return self.base[None]
         rows = plan.out >= 0
         t, ratio = plan.t[rows], _ratio(plan.alpha[rows], plan.sigma[rows])
-        progress = np.arange(plan.calls) / max(1, plan.calls - 1)
         self._check_calls(plan.calls)
-        return np.stack([self._row(k, *(float(v[k]) for v in (progress, t, ratio))) for k in range(plan.calls)])
+        call = np.arange(plan.calls)[:: -1 if rises(plan) else 1]
+        progress = call / max(1, plan.calls - 1)
+        return np.stack([self._row(int(k), *map(float, place)) for k, *place in zip(call, progress, t, ratio)])
 
     def at(self, t: float, alpha: float, sigma: float) -> Floats:
         """Return the scales at a time, (1, batch), where calls are not known beforehand; `check_free` allows it."""
@@ -83,7 +93,7 @@ class Scales:
         """Refuse what goes by the calls of a plan, for samplers that have none."""
         if not self.varies:
             return
-        if isinstance(self.asked.schedule, str) or _is_table(self.asked.schedule) or self.asked.unit == "progress":
+        if isinstance(self.asked.schedule, str) or self.by_call or self.asked.unit == "progress":
             raise OptionError(
                 "guidance goes by the progress of a plan, and this sampler follows none",
                 got=f"unit={self.asked.unit!r}, schedule={brief(self.asked.schedule)}",
@@ -118,7 +128,7 @@ class Scales:
 
     def _check_calls(self, calls: int) -> None:
         schedule: Any = self.asked.schedule
-        if _is_table(schedule) and len(schedule) != calls:
+        if self.by_call and len(schedule) != calls:
             raise OptionError(
                 "the schedule of guidance has another number of network calls than the plan",
                 got=f"{len(schedule)} scales",

@@ -41,6 +41,16 @@ def _before(plan: StepPlan, row: int, after: Pair | None) -> Pair | None:
     return (after[0] / kept, math.sqrt(max(left, 0.0)) / kept) if left > -1e-9 * after[1] ** 2 else None
 
 
+def rises(plan: StepPlan) -> bool:
+    """Return whether the noise of the state rises on the whole, as where data are encoded.
+
+    >>> from dpmrt.solvers_np import compile_inverse, compile_plan
+    >>> rises(compile_inverse("ddim", "linear", 4)), rises(compile_plan("ddim", "linear", 4))
+    (True, False)
+    """
+    return plan.end[1] * plan.start[0] > plan.end[0] * plan.start[1]
+
+
 def entries(plan: StepPlan) -> list[int]:
     """Return the rows from which a plan may be followed with nothing but the state: the steps of a one-step solver.
 

@@ -60,6 +60,10 @@ class ContinuousVP(NoiseSchedule):
         drift = self.drift(u)
         return Rates(u, drift, -2 * drift)
 
+    def pace(self, t: ArrayLike) -> Floats:
+        """Return du/dt, the same at every time."""
+        return np.full(self._inside(t).shape, 1 / self.time_scale)
+
     def _log_alpha_at(self, t: ArrayLike) -> Floats:
         return self.log_alpha(self._inside(t) / self.time_scale)
 
@@ -196,6 +200,12 @@ class VarianceExploding(NoiseSchedule):
         u = np.asarray(np.log(sigma / self.sigma_min) / span)
         return Rates(u, np.zeros_like(u), 2 * span * sigma**2)
 
+    def pace(self, t: ArrayLike) -> Floats:
+        """Return du/dt: 1, or the slope of the logarithm where time is sigma."""
+        times = self._inside(t)
+        span = math.log(self.sigma_max / self.sigma_min)
+        return np.asarray(1 / (times * span)) if self.by_sigma else np.ones(times.shape)
+
     def spaced(self, start: float, end: float, count: int) -> Floats:
         """Return `count` times from start to end, evenly spaced in u."""
         return np.geomspace(start, end, count) if self.by_sigma else np.linspace(start, end, count)
@@ -229,6 +239,10 @@ class EDM(NoiseSchedule):
         """Return the SDE of EDM, whose clock is sigma: diffusion = 2 sigma."""
         sigma = self.sigma(t)
         return Rates(sigma, np.zeros_like(sigma), 2 * sigma)
+
+    def pace(self, t: ArrayLike) -> Floats:
+        """Return d sigma / dt."""
+        return 4 * self.sigma(t)
 
     def in_scale(self, t: ArrayLike) -> Floats:
         """Return c_in, which gives the network a state of variance 1."""

@@ -62,6 +62,10 @@ class RectifiedFlow(NoiseSchedule):
         with np.errstate(divide="ignore"):
             return Rates(sigma, -1 / (1 - sigma), 2 * sigma / (1 - sigma))
 
+    def pace(self, t: ArrayLike) -> Floats:
+        """Return d sigma / dt, the same at every time."""
+        return np.full(self._inside(t).shape, 1 / self.time_scale)
+
     def spaced(self, start: float, end: float, count: int) -> Floats:
         """Return `count` times from start to end, evenly spaced before the shift."""
         ends = self._inside([start, end]) / self.time_scale

@@ -68,6 +68,10 @@ class Scaled(NoiseSchedule):
         with np.errstate(divide="ignore"):
             return Rates(clock, np.zeros_like(drift), np.asarray(diffusion / self.inner.alpha(t) ** 2))
 
+    def pace(self, t: ArrayLike) -> Floats:
+        """Return du/dt, which no scaling changes."""
+        return self.inner.pace(t)
+
     def spaced(self, start: float, end: float, count: int) -> Floats:
         """Return `count` times from start to end, evenly spaced by the schedule's clock."""
         return self.inner.spaced(start, end, count)

@@ -100,6 +100,14 @@ class NoiseSchedule:
             expected="a named schedule, or a class with rates(t)",
         )
 
+    def pace(self, t: ArrayLike) -> Floats:
+        """Return du/dt: how fast the clock of `rates` goes by the network's time."""
+        raise OptionError(
+            "this schedule does not say how its clock goes",
+            got=f"{self.name!r}, a {type(self).__name__}",
+            expected="a named schedule, or a class with pace(t)",
+        )
+
     def exploding(self) -> Scaled:
         """Return the same noise seen as variance exploding: the state divided by alpha."""
         from dpmrt.solvers_np.schedules.scaled import Scaled  # a subclass of this class, so its file imports this one
@@ -230,6 +238,10 @@ class DiscreteVP(NoiseSchedule):
         kept = self.alphas_cumprod / np.append(1.0, self.alphas_cumprod[:-1])
         beta = np.interp(times, np.arange(self.train_steps), 1 - kept)
         return Rates(times, -beta / 2, beta)
+
+    def pace(self, t: ArrayLike) -> Floats:
+        """Return du/dt: 1, as time is the clock."""
+        return np.ones(self._inside(t).shape)
 
     def level(self, lambda_: float) -> Level:
         """Return the level at which `lambda_` is reached: as `t_of_lambda` and `weights`, a tenth as long for one."""

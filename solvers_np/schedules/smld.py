@@ -60,6 +60,10 @@ class SMLD(NoiseSchedule):
         u, sigma = 1 - self._inside(t) / self.t_min, self.sigma(t)
         return Rates(u, np.zeros_like(u), 2 * self._fall * self.t_min * sigma**2)
 
+    def pace(self, t: ArrayLike) -> Floats:
+        """Return du/dt, below zero, as times run against the noise."""
+        return np.full(self._inside(t).shape, -1 / self.t_min)
+
     def counted(self, places: Floats) -> Floats:
         """Return the training times at places counted from the least noise."""
         return np.asarray(self.t_min - places)

@@ -41,7 +41,7 @@ def test_every_provider_samples(expected: Any, cupy: Any, monkeypatch: pytest.Mo
         for _ in range(3):
             got = pipeline.sample(2, steps=5, label=[0, 2], guidance=2.5)
             np.testing.assert_allclose(got, wanted, atol=2e-5)
-        stream = pipeline._backend.place.stream.ptr  # type: ignore[union-attr]
+        stream = pipeline._held.backend().place.stream.ptr
     assert state["settings"]["user_compute_stream"] == str(stream)
     assert state["settings"]["has_user_compute_stream"] == "1"
     folders = list((root / "engines").glob("ort-*")) if engine != "ort-cuda" else []

@@ -171,7 +171,7 @@ def test_a_second_engine_is_loaded_for_other_shapes(tmp_path: Path, gpu: Any) ->
                 warnings.simplefilter("ignore", FarFromOptimum)
                 got = device.sample(batch, steps=3)
             np.testing.assert_allclose(got, host.sample(batch, steps=3), atol=2e-5)
-        assert len(device._backend.manifests) == 2  # type: ignore[union-attr]
+        assert len(device._held.backend().manifests) == 2
         with pytest.raises(BackendError, match="TensorRT engines suits the unet here") as caught:
             device.sample(4, steps=3)
     assert "shape of sample" in str(caught.value)
@@ -194,7 +194,7 @@ def test_contexts_share_their_working_memory(labelled: Path, gpu: Any) -> None:
                 pipeline.sample(batch, steps=2, label=1)
         assert gpu["contexts"] == 3
         # a context serves all slots of a binding
-        assert len({id(b._scratch) for b in pipeline._backend._contexts.values()}) == 1  # type: ignore[union-attr]
+        assert len({id(b._scratch) for b in pipeline._held.backend()._contexts.values()}) == 1
 
 
 def test_memory_is_looked_at_before_it_is_exhausted(labelled: Path, gpu: Any) -> None:
@@ -508,7 +508,7 @@ def test_auto_takes_an_engine_that_fits(labelled: Path, monkeypatch: pytest.Monk
     assert choose_engine(labelled, network) == ("tensorrt", "an engine fits Fake H100")
     assert choose_engine(labelled, network, ["threads"]).engine == "onnxruntime"
     with load(labelled) as pipeline:
-        assert type(pipeline._backend).__name__ == "TensorRTBackend"
+        assert type(pipeline._held.backend()).__name__ == "TensorRTBackend"
     monkeypatch.setattr("dpmrt.runtime.backends.choice._has_cuda_provider", lambda: True)
     other = write_bundle(labelled.parent / "other")
     assert choose_engine(other, read_manifest(other).unet) == ("ort-cuda", "Fake H100; no TensorRT engine was built")

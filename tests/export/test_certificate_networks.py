@@ -26,6 +26,7 @@ from dpmrt.export.sources import Source, source_of_model
 from dpmrt.export.torch_sampler import EXTRA_CHANNELS, Condition, predict_guided, sample_with_torch
 from dpmrt.runtime.backends import open_backend
 
+TIMES = (0.0, 0.37, 499.0, 999.0)
 CROSS: dict[str, Any] = {
     "cross_attention_dim": 12,
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -196,7 +197,7 @@ def test_guidance_within_the_graph(tmp_path: Path) -> None:
     folded = msgspec.structs.replace(manifest, unet=unet)
     assert guidance_scale(folded, None) == 7.5
     assert guidance_scale(folded, 3.0) == 3.0
-    case = make_cases(folded, source.interface, seed=0, last_time=999.0, guidance=3.0)[4]
+    case = make_cases(folded, source.interface, seed=0, times=TIMES, guidance=3.0)[4]
     assert case.tensors["guidance_scale"].tolist() == [3.0, 3.0, 3.0]
     (output,) = run_calls(source, folded, [case], lambda done, total: None)
     wanted = {role: case.tensors[role] for role in ("sample", "timestep", "encoder_hidden_states")}
@@ -227,7 +228,7 @@ def test_the_label_for_no_class_within_the_graph(tmp_path: Path) -> None:
     scale = TensorSpec("guidance_scale", "guidance_scale", "float32", ())
     unet = msgspec.structs.replace(manifest.unet, inputs=(*manifest.unet.inputs, scale))
     folded = msgspec.structs.replace(manifest, unet=unet)
-    case = make_cases(folded, source.interface, seed=0, last_time=999.0, guidance=2.0)[4]
+    case = make_cases(folded, source.interface, seed=0, times=TIMES, guidance=2.0)[4]
     (output,) = run_calls(source, folded, [case], lambda done, total: None)
     wanted = {role: tensor for role, tensor in case.tensors.items() if role != "guidance_scale"}
     null = {**wanted, "class_labels": torch.full((3,), 3)}

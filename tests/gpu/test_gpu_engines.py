@@ -58,7 +58,7 @@ def test_trajectories_are_those_of_onnxruntime(flavour: str, folder: Path, reque
             for _ in range(3):
                 # TensorRT may compute in TF32 unless it is told otherwise
                 np.testing.assert_allclose(device.sample(seed=1, **request_), expected, rtol=0, atol=5e-2)
-            (bound,) = device._bound.values()
+            (bound,) = device._held.bound.values()
             assert bound[1].trajectory.refused is None  # type: ignore[union-attr]
             assert bound[1].trajectory.captured  # type: ignore[union-attr]
 

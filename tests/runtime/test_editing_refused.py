@@ -25,7 +25,7 @@ class _NoNetwork:
         def run(*_: Any, **__: Any) -> None:
             raise AssertionError("the network ran")
 
-        monkeypatch.setattr(pipeline, "_bind", run)
+        monkeypatch.setattr(pipeline._held, "bind", run)
         monkeypatch.setattr(pipeline, "model", run)
 
 

@@ -90,7 +90,7 @@ def test_wrong_requests_are_explained(pipeline: Pipeline, case: str) -> None:
 
 def test_nan_from_the_classifier_is_an_error(pipeline: Pipeline) -> None:
     pipeline.classifier_gradient(X, 1, 0)
-    opened = pipeline._classifier
+    opened = pipeline._held._classifier
     assert opened is not None
     tensors = opened._backend.inputs, opened._backend.outputs
     opened._backend = FunctionBackend(lambda sample, **_: sample * np.nan, *tensors)
@@ -106,9 +106,9 @@ def test_a_bundle_without_a_classifier_says_so(plain: Path) -> None:
 
 def test_it_is_opened_on_first_use_and_closed_with_the_pipeline(tmp_path: Path) -> None:
     pipeline = load(write(tmp_path))
-    assert pipeline._classifier is None
+    assert pipeline._held._classifier is None
     pipeline.classifier_gradient(X, 1, 0)
-    opened = pipeline._classifier
+    opened = pipeline._held._classifier
     assert opened is not None
     pipeline.close()
     with pytest.raises(BackendError, match="the backend is closed"):

@@ -64,15 +64,14 @@ def test_a_scale_of_one_needs_no_negative_and_runs_the_same_graph(pipeline: Pipe
     np.testing.assert_allclose(pipeline.sample(2, conditions=GIVEN), expected, rtol=1e-4, atol=1e-4)
     pipeline.sample(2, conditions=GIVEN, negative=AWAY, guidance=3)
     np.testing.assert_allclose(pipeline.sample(2, conditions=GIVEN, guidance=1), expected, rtol=1e-4, atol=1e-4)
-    assert len(pipeline._bound) == 1
+    assert len(pipeline._held.bound) == 1
 
 
 def test_the_graph_reads_the_executors_state_and_is_not_doubled(tmp_path: Path) -> None:
     seen: list[dict[str, tuple[int, ...]]] = []
     addresses: set[tuple[int, int]] = set()
     with load(write(tmp_path)) as pipeline:
-        backend = pipeline._backend
-        assert backend is not None
+        backend = pipeline._held.backend()
         bind = backend.bind
 
         def spy(inputs: Any, outputs: Any) -> Any:
@@ -82,7 +81,7 @@ def test_the_graph_reads_the_executors_state_and_is_not_doubled(tmp_path: Path) 
 
         backend.bind = spy  # type: ignore[method-assign]
         pipeline.sample(2, conditions=GIVEN, negative=AWAY, guidance=3)
-        (_, executor), *_ = pipeline._bound.values()
+        (_, executor), *_ = pipeline._held.bound.values()
         assert addresses == {(executor._x.ctypes.data, slot.ctypes.data) for slot in executor._slots}
     assert {shapes["sample"][0] for shapes in seen} == {2}
     assert seen[0]["negative_time_ids"] == (2, 2)

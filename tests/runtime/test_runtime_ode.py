@@ -18,7 +18,7 @@ from dpmrt.runtime.drivers import find_driver
 from dpmrt.runtime.ode.clock import Clock
 from dpmrt.runtime.ode.field import VARIABLES, ProbabilityFlow
 from dpmrt.runtime.ode.integrate import METHODS
-from dpmrt.solvers_np import make_schedule
+from dpmrt.solvers_np import NoiseSchedule, make_schedule
 
 ODE: Any = find_driver("ode")
 SHAPE = (4, 6)
@@ -291,6 +291,26 @@ def test_the_clock_gives_the_schedule_s_own_rates(name: str) -> None:
         for rate, f in ((signal, schedule.alpha), (growth, schedule.sigma)):
             secant = float(f(b) - f(a)) / (b - a)
             assert rate == pytest.approx(secant, rel=2e-3, abs=1e-6 * float(schedule.sigma(high)))
+
+
+def test_the_clock_takes_rates_from_the_schedule_and_quotients_where_it_has_none() -> None:
+    """Beta's own slope to the last digits, which no quotient has; a schedule of one's own, and the flow's ends."""
+    named = make_schedule("vp-linear")
+
+    class Own(NoiseSchedule):
+        name, t_min, t_max = "own", named.t_min, named.t_max
+        alpha, sigma = staticmethod(named.alpha), staticmethod(named.sigma)  # type: ignore[assignment]
+
+    for t in (0.02, 0.3, 0.9):
+        level, signal, growth = Clock(named).at(t)
+        beta = 0.1 + t * 19.9
+        assert signal == pytest.approx(-beta / 2 * level.alpha, rel=1e-14)
+        assert growth == pytest.approx(beta / 2 * level.alpha**2 / level.sigma, rel=1e-12)
+        assert Clock(Own()).at(t)[1:] == pytest.approx((signal, growth), rel=1e-8)
+        assert Clock(Own()).at(t)[1] != signal
+    flow = make_schedule("flow", train_steps=1000)
+    for t in (0.0, 1e-9, 0.05, 0.2, 500.0, 999.8, 999.95, 1000.0):
+        assert Clock(flow).at(t)[1:] == pytest.approx((-0.001, 0.001), rel=1e-8)
 
 
 @pytest.mark.parametrize("name", ["linear", "squaredcos_cap_v2"])

@@ -147,8 +147,7 @@ def test_equal_requests_share_one_binding_and_few_are_kept(plain: Path) -> None:
     def never_again(**_: Any) -> None: ...
 
     with load(plain, "numpy", function=reference) as pipeline:
-        backend = pipeline._backend
-        assert backend is not None
+        backend = pipeline._held.backend()
         bind = backend.bind
         backend.bind = lambda *a: (bindings.append(never_again), bind(*a))[1]  # type: ignore[method-assign]
         for seed in range(5):
@@ -156,7 +155,7 @@ def test_equal_requests_share_one_binding_and_few_are_kept(plain: Path) -> None:
         assert len(bindings) == 1
         for batch in range(3, 12):
             pipeline.sample(batch)
-        assert len(pipeline._bound) == 4
+        assert len(pipeline._held.bound) == 4
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[DpmrtError], str, str]] = {
@@ -390,9 +389,8 @@ def test_threads_take_turns(guided: Pipeline) -> None:
 
 
 def test_an_open_backend_takes_no_options(plain: Path, unlabelled: Pipeline) -> None:
-    assert unlabelled._backend is not None
     with pytest.raises(OptionError, match="takes no options"):
-        load(plain, unlabelled._backend, threads=2)
+        load(plain, unlabelled._held.backend(), threads=2)
 
 
 def test_a_list_of_seeds_makes_each_sample_independent_of_its_batch(unlabelled: Pipeline) -> None:

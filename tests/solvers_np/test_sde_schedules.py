@@ -41,6 +41,7 @@ def test_the_levels_solve_the_sde(name: str, parameters: dict[str, Any], explodi
     np.testing.assert_allclose(drift, of_alpha, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(diffusion, of_variance - 2 * drift * schedule.sigma(t) ** 2, rtol=1e-5)
     np.testing.assert_allclose(clock, (before + after) / 2, rtol=1e-6)
+    np.testing.assert_allclose(schedule.pace(t), (after - before) / (2 * d), rtol=1e-6)
 
 
 def test_what_the_network_is_told_does_not_change_the_sde() -> None:
@@ -61,6 +62,7 @@ def test_ddpm_s_betas_are_its_rates() -> None:
     np.testing.assert_allclose(diffusion, [0.1, 0.3, 0.325, 0.55])
     np.testing.assert_allclose(drift, -np.array(diffusion) / 2)
     assert clock.tolist() == [0.0, 4.0, 4.5, 9.0]
+    assert schedule.pace([0.0, 4.5]).tolist() == [1.0, 1.0]
 
 
 def test_a_schedule_of_one_s_own_need_not_know_its_sde() -> None:
@@ -69,6 +71,8 @@ def test_a_schedule_of_one_s_own_need_not_know_its_sde() -> None:
 
     with pytest.raises(OptionError, match=r"says nothing of its SDE\n.*'own', a Own"):
         Own().rates(0.5)
+    with pytest.raises(OptionError, match=r"does not say how its clock goes\n.*'own', a Own"):
+        Own().pace(0.5)
 
 
 # SMLD.
