@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dpmrt.errors import OptionError
 from dpmrt.runtime.pipeline import Pipeline
-from dpmrt.solvers_np import StepPlan
+from dpmrt.solvers_np import StepEvent, StepPlan
 
 #: compared unless others are named
 USUAL = ("ddim", "euler-ancestral", "heun", "lms", "PLMS", "deis", "dpmsolver++", "unipc")
@@ -78,24 +78,15 @@ def compare_solvers(
     *,
     reference: int,
     request: Mapping[str, Any],
-    progress: Callable[[int], object] | None = None,
+    callback: Callable[[StepEvent], object] | None = None,
 ) -> list[Curve]:
     """Sample with each solver and each number of calls, from the same noise; `request` goes to `Pipeline.sample`."""
     plans = [(entry, [_plan(pipeline, entry, budget) for budget in calls]) for entry in entries]
     exact_plan = pipeline.plan(reference, REFERENCE[0], **REFERENCE[1])
-    done = 0
 
     def run(plan: StepPlan) -> tuple[NDArray[np.float32], float]:
-        nonlocal done
         started = time.perf_counter()
-
-        def advance(event: object) -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress(done)
-
-        samples = pipeline.sample(plan=plan, callback=advance, **request)
+        samples = pipeline.sample(plan=plan, callback=callback, **request)
         return samples, time.perf_counter() - started
 
     exact, _ = run(exact_plan)

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from dpmrt.errors import OptionError
-from dpmrt.runtime.cli.progress import progress_bar
+from dpmrt.runtime.cli.conditioned import CONDITIONED, Conditioned
+from dpmrt.runtime.cli.running import RUNNER, Runner
 from dpmrt.runtime.cli.tables import print_table
-from dpmrt.runtime.cli.values import parse_pairs
+from dpmrt.runtime.cli.values import parse_pairs, parse_shape
 
 if TYPE_CHECKING:
     from dpmrt.runtime.comparison import Curve, Entry
     from dpmrt.solvers_np import Grid, NoiseSchedule
 
+#: of solvers, where nothing says how many
+_SAMPLES = 8
 _USUAL_SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid", "exponential")
 
 
@@ -84,12 +87,11 @@ def schedules(
 )
 @click.option("--calls", default="5,10,20,40", show_default=True, help="Numbers of network calls, as a list.")
 @click.option("--reference", type=int, default=400, show_default=True, help="Calls for the exact solution.")
-@click.option("-n", "--batch", type=int, default=8, show_default=True, help="How many samples.")
+@click.option("-n", "--batch", type=int, help="How many samples.  [default: 8, or as many as labels or conditions]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
-@click.option("--label", type=int, help="A class.  [default: none]")
-@click.option("--guidance", type=float, help="Scale of classifier-free guidance.  [default: the bundle's]")
-@click.option("--engine", default="auto", show_default=True, help="What runs the network.")
-@click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
+@CONDITIONED
+@click.option("--shape", metavar="SIZES", help="Shape of one sample, as 4,64,96.  [default: the bundle's]")
+@RUNNER
 def solvers(
     bundle: str,
     out: Path | None,
@@ -97,12 +99,11 @@ def solvers(
     solvers: tuple[str, ...],
     calls: str,
     reference: int,
-    batch: int,
+    batch: int | None,
     seed: int,
-    label: int | None,
-    guidance: float | None,
-    engine: str,
-    progress: bool | None,
+    shape: str | None,
+    given: Conditioned,
+    runner: Runner,
 ) -> None:
     """Compare solvers on BUNDLE: how far each is from the exact solution after so many network calls.
 
@@ -115,21 +116,24 @@ def solvers(
       dpmrt compare solvers digits -o solvers.png
       dpmrt compare solvers digits --solver ddim --solver "UniPC" --solver "DPM++ 2M Karras" --calls 5,10,20
       dpmrt compare solvers digits --solver dpmsolver++,order=3,grid=logsnr --label 3 --table errors.csv
+      dpmrt compare solvers text-bundle --condition encoder_hidden_states=text.npy --shape 4,64,64 --guidance 5
     """
     from dpmrt.runtime.comparison import compare_solvers, total_calls
-    from dpmrt.runtime.loading import load
+    from dpmrt.runtime.request import check_batch
 
     _check_out(out)
     _check_table(table)
-    budgets = _budgets(calls)
+    budgets, sizes = _budgets(calls), parse_shape(shape)
     entries = [_entry(text) for text in solvers or _usual()]
-    request: dict[str, Any] = {"batch": batch, "seed": seed, "label": label, "guidance": guidance}
-    with load(bundle, engine) as pipeline:
+    runner.prepare(bundle, given, written={"--out": out, "--table": table}, read={})
+    with runner.opened(bundle) as pipeline:
+        sizes = pipeline.sample_shape(None, sizes)
+        asked = given.settle(pipeline, batch)
+        batch = check_batch(given.settle(pipeline, _SAMPLES) if batch is None and asked == 1 else asked, sizes)
+        request: dict[str, Any] = {"batch": batch, "seed": seed, "shape": sizes, **given.arguments(batch)}
         total = total_calls(pipeline, entries, budgets, reference)
-        with progress_bar("comparing", total, progress, False) as advance:
-            curves = compare_solvers(
-                pipeline, entries, budgets, reference=reference, request=request, progress=advance
-            )
+        with runner.watched("comparing", total) as watch:
+            curves = compare_solvers(pipeline, entries, budgets, reference=reference, request=request, callback=watch)
         data_range = pipeline.manifest.data_range
     _print_curves(curves)
     if table is not None:

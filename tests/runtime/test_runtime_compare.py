@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from tiny_conditioned import write_conditioned
 
 from dpmrt.runtime import cli, load
 from dpmrt.runtime.comparison import USUAL, Entry, compare_solvers, fitting_plan, total_calls
+from dpmrt.solvers_np import StepEvent
 
 Request = dict[str, object]
 REQUEST: Request = {"batch": 2, "seed": 1}
@@ -30,12 +33,12 @@ def test_a_plan_is_as_long_as_the_calls_allow(plain: Path, solver: str, calls: i
 
 def test_the_distance_is_that_of_the_samples_and_falls_with_calls(plain: Path) -> None:
     entries = [Entry("a", "ddim", {}), Entry("b", "DPM++ 2M", {}), Entry("c", "ddim", {"eta": 1.0})]
-    done: list[int] = []
+    done: list[StepEvent] = []
     with load(plain) as pipeline:
-        curves = compare_solvers(pipeline, entries, [5, 40], reference=300, request=REQUEST, progress=done.append)
+        curves = compare_solvers(pipeline, entries, [5, 40], reference=300, request=REQUEST, callback=done.append)
         expected = pipeline.sample(2, seed=1, steps=40, solver="ddim")
         exact = pipeline.sample(2, seed=1, steps=300, solver="dpmsolver++", lower_order_final=False)
-        assert done == list(range(1, total_calls(pipeline, entries, [5, 40], 300) + 1))
+        assert len(done) == total_calls(pipeline, entries, [5, 40], 300)
     assert [(c.name, c.stochastic, len(c.points)) for c in curves] == [
         ("a", False, 2),
         ("b", False, 2),
@@ -47,6 +50,25 @@ def test_the_distance_is_that_of_the_samples_and_falls_with_calls(plain: Path) -
     for curve in curves[:2]:
         assert curve.points[1].error < 0.5 * curve.points[0].error
     assert all(np.isnan(point.error) for point in curves[2].points)
+
+
+def test_solvers_on_a_network_with_conditions_and_open_sizes(tmp_path: Path) -> None:
+    text = tmp_path / "text.npy"
+    np.save(text, np.ones((2, 3, 5), np.float32))
+    told = {"encoder_hidden_states": ("float32", ("batch", "tokens", 5))}
+    bundle = write_conditioned(tmp_path / "bundle", conditions=told)
+    table = tmp_path / "a.csv"
+    given = ["--condition", f"encoder_hidden_states={text}", "--shape", "4,6,8"]
+    rest = ["--calls", "4", "--reference", 30, "--solver", "ddim", "--table", table]
+    result = run("solvers", bundle, *given, *rest)
+    assert result.exit_code == 0, result.output
+    with load(bundle) as pipeline:
+        request: Any = {"shape": (4, 6, 8), "conditions": {"encoder_hidden_states": np.load(text)}}
+        exact = pipeline.sample(2, steps=30, solver="dpmsolver++", lower_order_final=False, **request)
+        found = pipeline.sample(2, steps=4, solver="ddim", **request)
+    (row,) = csv.DictReader(table.open())
+    off = np.sqrt(((found - exact) ** 2).mean() / (exact**2).mean())
+    assert float(row["error"]) == pytest.approx(off, rel=1e-5)
 
 
 def test_solvers_on_the_command_line(labelled: Path, tmp_path: Path) -> None:
