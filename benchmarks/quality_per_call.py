@@ -46,7 +46,7 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "SDE-DPM-Solver++(2M)": ("sde-dpmsolver++", {}),
     "SA-Solver": ("sa-solver", {}),
 }
-#: networks are slow: with many calls, the digits are sampled by those alone that differ by then
+#: networks are slow: with many calls, the digits are sampled by these alone
 LONG = ("DDIM", "DPM-Solver++(2M)", "DDPM")
 LINE = GaussianMixture(np.array([0.35, 0.65]), np.array([[-1.1], [0.8]]), np.array([[[0.05]], [[0.2]]]))
 MIXTURE_SAMPLES, DIRECTIONS, BATCH = 20_000, 32, 100
