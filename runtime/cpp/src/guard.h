@@ -1,45 +1,25 @@
 // What stands between the C functions and the inside: pointers checked, exceptions turned into a status and a text.
 #pragma once
 
-#include <algorithm>
-#include <cstring>
-#include <new>
-
 #include "dpmrt/dpmrt.h"
-#include "failure.h"
 
 namespace dpmrt_core {
 
-inline dpmrt_status report(dpmrt_error *error, dpmrt_status status, const char *text) {
-    if (error != nullptr) {
-        const std::size_t length = std::min(std::strlen(text), sizeof error->text - 1);
-        std::memcpy(error->text, text, length);
-        error->text[length] = '\0';
-    }
-    return status;
-}
+// The status and the text of the exception that is being handled.
+dpmrt_status caught(dpmrt_error *error) noexcept;
 
 template <class Work>
 dpmrt_status guarded(dpmrt_error *error, Work work) noexcept {
     try {
         work();
-        if (error != nullptr) error->text[0] = '\0';
-        return DPMRT_OK;
-    } catch (const Failure &failure) {
-        return report(error, failure.status(), failure.what());
-    } catch (const std::bad_alloc &) {
-        return report(error, DPMRT_ERROR_MEMORY, "out of memory");
-    } catch (const std::exception &failure) {
-        return report(error, DPMRT_ERROR_INTERNAL, failure.what());
     } catch (...) {
-        return report(error, DPMRT_ERROR_INTERNAL, "an exception of an unknown kind, perhaps from a callback");
+        return caught(error);
     }
+    if (error != nullptr) error->text[0] = '\0';
+    return DPMRT_OK;
 }
 
-inline void needed(const void *pointer, const char *name) {
-    if (pointer == nullptr) {
-        throw Failure(DPMRT_ERROR_ARGUMENT, std::string(name) + " is missing", "NULL", "a pointer");
-    }
-}
+// Refuses NULL.
+void needed(const void *pointer, const char *name);
 
 }  // namespace dpmrt_core

@@ -1,9 +1,7 @@
 // The files of a bundle, held against what its manifest says of them.
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <optional>
-#include <set>
 
 #include "../failure.h"
 #include "../json.h"
@@ -15,21 +13,18 @@
 namespace dpmrt_core {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr char kCopy[] = "copy the bundle again, or export it anew: dpmrt export SOURCE -o BUNDLE";
 
-void check_file(const fs::path &root, const std::string &name, const FileRecord &record) {
-    const fs::path path = root / path_of(name);
-    std::error_code error;
-    if (!fs::is_regular_file(path, error)) {
-        throw Failure(DPMRT_ERROR_FILE, "a file of the bundle is missing", "no " + name + " in " + root.u8string(), name,
+void check_file(const std::string &root, const std::string &name, const FileRecord &record) {
+    const std::string path = joined(root, name);
+    if (!is_file(path)) {
+        throw Failure(DPMRT_ERROR_FILE, "a file of the bundle is missing", "no " + name + " in " + root, name,
                       kCopy);
     }
-    const auto size = static_cast<std::int64_t>(fs::file_size(path, error));
+    const std::int64_t size = file_size(path);
     if (size != record.bytes) {
         throw Failure(DPMRT_ERROR_FORMAT, name + (size < record.bytes ? " is truncated" : " is longer than it was"),
-                      std::to_string(size) + " bytes", std::to_string(record.bytes) + " bytes", kCopy);
+                      decimal(size) + " bytes", decimal(record.bytes) + " bytes", kCopy);
     }
     std::string digest;
     try {
@@ -57,14 +52,13 @@ std::string beside(const std::string &path, const std::string &location) {
 }
 
 // Refuses a graph that would load weights from a file whose hash was not looked at.
-void check_weights(const fs::path &root, const std::string &path, const std::vector<std::string> &data) {
-    std::set<std::string> locations;
-    std::ifstream stream(root / path_of(path), std::ios::binary);
+void check_weights(const std::string &root, const std::string &path, const std::vector<std::string> &data) {
+    std::vector<std::string> locations;
     try {
-        locations = external_locations(stream);
+        locations = external_locations(joined(root, path));
     } catch (const OnnxError &error) {
         throw Failure(DPMRT_ERROR_FORMAT, path + " is not an ONNX model", error.what, "a file that torch.onnx wrote",
-                      kAgain);
+                      kExportAgain);
     }
     for (const std::string &location : locations) {
         const std::string name = beside(path, location);
@@ -77,9 +71,9 @@ void check_weights(const fs::path &root, const std::string &path, const std::vec
 }
 
 // How many labels the network's config says it knows; a damaged config says nothing here.
-std::optional<std::int64_t> labels(const fs::path &config) {
+std::optional<std::int64_t> labels(const std::string &config) {
     try {
-        const Json read = Json::parse(read_file(config, kMostBytes), true);
+        const Json read = Json::parse(read_file(config, kMostText), true);
         const Json *count = read.find("num_class_embeds");
         if (count == nullptr || !count->whole() || std::abs(count->number()) > 1e15) return std::nullopt;
         return static_cast<std::int64_t>(count->number());
@@ -90,9 +84,9 @@ std::optional<std::int64_t> labels(const fs::path &config) {
     }
 }
 
-void check_labels(const fs::path &root, const Manifest &manifest) {
+void check_labels(const std::string &root, const Manifest &manifest) {
     if (!manifest.unet.config || !manifest.guidance) return;
-    const auto known = labels(root / path_of(*manifest.unet.config));
+    const auto known = labels(joined(root, *manifest.unet.config));
     if (!known) return;
     // Classes are labelled from 0, so that the last one is classes - 1.
     const Guidance &guidance = *manifest.guidance;
@@ -101,34 +95,32 @@ void check_labels(const fs::path &root, const Manifest &manifest) {
     for (const auto &[field, label] : last) {
         if (label < *known) continue;
         const std::int64_t value = field == last[0].first ? guidance.classes : guidance.null_label;
-        out_of_range(std::string("guidance.") + field, std::to_string(value),
-                     "labels below " + std::to_string(*known) + ", the num_class_embeds in " + *manifest.unet.config);
+        out_of_range(std::string("guidance.") + field, decimal(value),
+                     "labels below " + decimal(*known) + ", the num_class_embeds in " + *manifest.unet.config);
     }
 }
 
 }  // namespace
 
-Manifest read_manifest(const fs::path &root) {
-    const std::string shown_root = root.u8string();
-    std::error_code error;
-    if (!fs::is_directory(root, error)) {
-        throw Failure(DPMRT_ERROR_FILE, "no bundle folder here", shown_root, "a folder that `dpmrt export` wrote", kAgain);
+Manifest read_manifest(const std::string &root) {
+    if (!is_folder(root)) {
+        throw Failure(DPMRT_ERROR_FILE, "no bundle folder here", root, "a folder that `dpmrt export` wrote", kExportAgain);
     }
     std::string raw;
     try {
-        raw = read_file(root / "dpmrt.json", kMostBytes);
+        raw = read_file(joined(root, "dpmrt.json"), kMostText);
     } catch (const FileError &failure) {
         if (failure.missing) {
-            throw Failure(DPMRT_ERROR_FILE, "dpmrt.json is missing", shown_root, "a folder that holds dpmrt.json", kAgain);
+            throw Failure(DPMRT_ERROR_FILE, "dpmrt.json is missing", root, "a folder that holds dpmrt.json", kExportAgain);
         }
         throw Failure(DPMRT_ERROR_FILE, "dpmrt.json cannot be read", failure.what, "a readable file");
     }
     Manifest manifest = parse_manifest(raw, root);
-    for (const auto &[name, record] : manifest.files) check_file(root, name, record);
+    for (const FileRecord &record : manifest.files) check_file(root, record.name, record);
     for (const auto &named : manifest.networks()) {
-        check_weights(root, named.second->path, named.second->data);
-        if (named.second->precision.emulated) {
-            check_weights(root, *named.second->precision.emulated, named.second->data);
+        check_weights(root, named.network->path, named.network->data);
+        if (named.network->precision.emulated) {
+            check_weights(root, *named.network->precision.emulated, named.network->data);
         }
     }
     check_labels(root, manifest);

@@ -19,126 +19,160 @@ bool among(const std::string &given, const char *letters) {
     return given.find_first_not_of(letters) == std::string::npos;
 }
 
-bool is_role(const std::string &given) {
-    return !given.empty() && given[0] >= 'a' && given[0] <= 'z' && among(given, "abcdefghijklmnopqrstuvwxyz0123456789_");
-}
-
-bool is_hash(const std::string &given) { return given.size() == 64 && among(given, "0123456789abcdef"); }
-
-Side side(const Json &value, const std::string &path) {
-    if (value.is(Kind::text)) return {0, value.text()};
-    return {at_least(1, value, path, "int | str"), {}};
-}
-
-TensorSpec tensor(const Json &value, const std::string &path) {
-    TensorSpec spec;
-    object(value, path,
-           {{"role", true,
-             [&](const Json &v, const std::string &p) { spec.role = matching(v, p, "^[a-z][a-z0-9_]*$", is_role); }},
-            {"name", true, text_into(spec.name)},
-            {"dtype", true, one_of_into(spec.dtype, {"float32", "float16", "bfloat16", "int64", "int32"})},
-            {"shape", true, list_of(spec.shape, side)}});
-    return spec;
-}
-
-Axis axis(const Json &value, const std::string &path) {
-    Axis made;
-    object(value, path,
-           {{"opt", true, size_into(made.opt)},
-            {"min", false, size_into(made.min)},
-            {"max", false,
-             [&](const Json &v, const std::string &p) {
-                 if (!v.is(Kind::null)) made.max = at_least(1, v, p, "int | null");
-             }},
-            {"multiple", false, size_into(made.multiple)}});
-    return made;
-}
-
-// A node that stays in fp32; the runtime has no use for it.
-std::string pin(const Json &value, const std::string &path) {
-    std::string node, why;
-    object(value, path, {{"node", true, text_into(node)}, {"why", true, text_into(why)}});
-    return node;
-}
-
-Precision precision(const Json &value, const std::string &path) {
-    Precision made;
-    std::vector<std::string> pinned;
-    object(value, path,
-           {{"kind", false, one_of_into(made.kind, {"fp32", "fp16", "bf16"})},
-            {"pinned", false, list_of(pinned, pin)},
-            {"emulated", false, maybe_text_into(made.emulated)}});
-    return made;
-}
-
-Network network(const Json &value, const std::string &path, const char *expected = "object") {
-    Network made;
-    object(value, path,
-           {{"path", true, text_into(made.path)},
-            {"inputs", true, list_of(made.inputs, tensor)},
-            {"outputs", true, list_of(made.outputs, tensor)},
-            {"data", false, list_of(made.data, text)},
-            {"config", false, maybe_text_into(made.config)},
-            {"axes", false,
-             map_of([&](const std::string &name, const Json &v, const std::string &p) {
-                 made.axes.emplace_back(name, axis(v, p));
-             })},
-            {"channel_axis", false, size_into(made.channel_axis)},
-            {"precision", false, [&](const Json &v, const std::string &p) { made.precision = precision(v, p); }}},
-           expected);
-    return made;
-}
-
-Take maybe_network_into(std::optional<Network> &into) {
-    return [&into](const Json &value, const std::string &path) {
-        if (!value.is(Kind::null)) into = network(value, path, "object | null");
-    };
-}
-
-FileRecord record(const Json &value, const std::string &path) {
-    FileRecord made;
-    object(value, path,
-           {{"bytes", true, [&](const Json &v, const std::string &p) { made.bytes = at_least(0, v, p); }},
-            {"sha256", true,
-             [&](const Json &v, const std::string &p) { made.sha256 = matching(v, p, "^[0-9a-f]{64}$", is_hash); }}});
-    return made;
-}
-
-Guidance guidance(const Json &value, const std::string &path) {
-    Guidance made;
-    std::string kind;
-    object(value, path,
-           {{"kind", true, one_of_into(kind, {"classifier_free"})},
-            {"classes", true, whole_into(made.classes)},
-            {"null_label", true, whole_into(made.null_label)},
-            {"scale", false, [&](const Json &v, const std::string &p) { made.scale = real(v, p); }}},
-           "object | null");
-    return made;
-}
-
-// A number, a text or whatever else is said to be allowed; its value is for Python.
-Take plain(const char *expected, bool logical) {
-    return map_of([expected, logical](const std::string &, const Json &value, const std::string &path) {
-        const bool small = value.is(Kind::null) || value.is(Kind::boolean);
-        if (value.is(Kind::list) || value.is(Kind::object) || (small && !logical)) refuse_type(expected, value, path);
-        if (value.is(Kind::number) && !value.whole()) real(value, path);
-    });
-}
-
-void defaults(const Json &value, const std::string &path, Manifest &manifest) {
-    std::optional<std::string> solver;
-    object(value, path,
-           {{"steps", false, whole_into(manifest.steps)},
-            {"solver", false, maybe_text_into(solver)},
-            {"options", false, plain("bool | int | float | str | null", true)}});
-}
-
-void range(const Json &value, const std::string &path, double (&into)[2]) {
-    if (!value.is(Kind::list)) refuse_type("array", value, path);
-    for (std::size_t k = 0; k < std::min<std::size_t>(value.size(), 2); ++k) {
-        into[k] = real(value.list()[k], path + "[" + std::to_string(k) + "]");
+std::string role(const Spot &spot) {
+    const std::string &given = spot.text();
+    const bool fits = !given.empty() && given[0] >= 'a' && given[0] <= 'z';
+    if (!fits || !among(given, "abcdefghijklmnopqrstuvwxyz0123456789_")) {
+        spot.refuse("Expected `str` matching regex '^[a-z][a-z0-9_]*$'");
     }
-    if (value.size() != 2) refuse_value("Expected `array` of length 2", path);
+    return given;
+}
+
+std::string hash(const Spot &spot) {
+    const std::string &given = spot.text();
+    if (given.size() != 64 || !among(given, "0123456789abcdef")) {
+        spot.refuse("Expected `str` matching regex '^[0-9a-f]{64}$'");
+    }
+    return given;
+}
+
+TensorSpec tensor(const Spot &spot) {
+    TensorSpec made;
+    Members members(spot, {"role!", "name!", "dtype!", "shape!"});
+    while (members.next()) {
+        const Spot value = members.value();
+        if (members.is("role")) made.role = role(value);
+        if (members.is("name")) made.name = value.text();
+        if (members.is("dtype")) made.dtype = value.one_of({"float32", "float16", "bfloat16", "int64", "int32"});
+        if (!members.is("shape")) continue;
+        for (const Spot &side : value.items()) {
+            const bool free = side.json->is(Json::Kind::text);
+            made.shape.push_back({free ? 0 : side.at_least(1, "int | str"), free ? side.text() : std::string()});
+        }
+    }
+    return made;
+}
+
+std::vector<TensorSpec> tensors(const Spot &spot) {
+    std::vector<TensorSpec> made;
+    for (const Spot &item : spot.items()) made.push_back(tensor(item));
+    return made;
+}
+
+Axis axis(const Spot &spot) {
+    Axis made;
+    Members members(spot, {"opt!", "min", "max", "multiple"});
+    while (members.next()) {
+        const Spot value = members.value();
+        if (members.is("opt")) made.opt = value.at_least(1);
+        if (members.is("min")) made.min = value.at_least(1);
+        if (members.is("max") && !value.null()) made.max = value.at_least(1, "int | null");
+        if (members.is("multiple")) made.multiple = value.at_least(1);
+    }
+    return made;
+}
+
+// Nodes that stay in fp32; the runtime has no use for them.
+void check_pinned(const Spot &spot) {
+    for (const Spot &item : spot.items()) {
+        Members members(item, {"node!", "why!"});
+        while (members.next()) members.value().text();
+    }
+}
+
+Precision precision(const Spot &spot) {
+    Precision made;
+    Members members(spot, {"kind", "pinned", "emulated"});
+    while (members.next()) {
+        const Spot value = members.value();
+        if (members.is("kind")) made.kind = value.one_of({"fp32", "fp16", "bf16"});
+        if (members.is("pinned")) check_pinned(value);
+        if (members.is("emulated")) made.emulated = value.maybe_text();
+    }
+    return made;
+}
+
+Network network(const Spot &spot, const char *expected = "object") {
+    Network made;
+    Members members(
+        spot, {"path!", "inputs!", "outputs!", "data", "config", "axes", "channel_axis", "precision"}, expected);
+    while (members.next()) {
+        const Spot value = members.value();
+        if (members.is("path")) made.path = value.text();
+        if (members.is("inputs")) made.inputs = tensors(value);
+        if (members.is("outputs")) made.outputs = tensors(value);
+        if (members.is("config")) made.config = value.maybe_text();
+        if (members.is("channel_axis")) made.channel_axis = value.at_least(1);
+        if (members.is("precision")) made.precision = precision(value);
+        if (members.is("data")) {
+            for (const Spot &item : value.items()) made.data.push_back(item.text());
+        }
+        if (members.is("axes")) {
+            for (const Spot &item : value.values()) made.axes.push_back(axis(item));
+            for (std::size_t k = 0; k < made.axes.size(); ++k) made.axes[k].name = value.json->keys()[k];
+        }
+    }
+    return made;
+}
+
+std::optional<Network> maybe_network(const Spot &spot) {
+    if (spot.null()) return std::nullopt;
+    return network(spot, "object | null");
+}
+
+std::vector<FileRecord> files(const Spot &spot) {
+    std::vector<FileRecord> made;
+    for (const Spot &item : spot.values()) {
+        FileRecord record;
+        record.name = spot.json->keys()[made.size()];
+        Members members(item, {"bytes!", "sha256!"});
+        while (members.next()) {
+            if (members.is("bytes")) record.bytes = members.value().at_least(0);
+            if (members.is("sha256")) record.sha256 = hash(members.value());
+        }
+        made.push_back(std::move(record));
+    }
+    return made;
+}
+
+std::optional<Guidance> guidance(const Spot &spot) {
+    if (spot.null()) return std::nullopt;
+    Guidance made;
+    Members members(spot, {"kind!", "classes!", "null_label!", "scale"}, "object | null");
+    while (members.next()) {
+        const Spot value = members.value();
+        if (members.is("kind")) value.one_of({"classifier_free"});
+        if (members.is("classes")) made.classes = value.whole();
+        if (members.is("null_label")) made.null_label = value.whole();
+        if (members.is("scale")) made.scale = value.real();
+    }
+    return made;
+}
+
+// Values that mean something to Python alone: numbers, texts or what else is said to be allowed.
+void check_plain(const Spot &spot, const char *expected, bool logical) {
+    for (const Spot &item : spot.values()) {
+        const Json &json = *item.json;
+        const bool small = item.null() || json.is(Json::Kind::boolean);
+        if (json.is(Json::Kind::list) || json.is(Json::Kind::object) || (small && !logical)) item.unexpected(expected);
+        if (json.is(Json::Kind::number) && !json.whole()) item.real();
+    }
+}
+
+void defaults(const Spot &spot, Manifest &made) {
+    Members members(spot, {"steps", "solver", "options"});
+    while (members.next()) {
+        const Spot value = members.value();
+        if (members.is("steps")) made.steps = value.whole();
+        if (members.is("solver")) value.maybe_text();
+        if (members.is("options")) check_plain(value, "bool | int | float | str | null", true);
+    }
+}
+
+void data_range(const Spot &spot, double (&into)[2]) {
+    const std::vector<Spot> items = spot.items();
+    for (std::size_t k = 0; k < std::min<std::size_t>(items.size(), 2); ++k) into[k] = items[k].real();
+    if (items.size() != 2) spot.refuse("Expected `array` of length 2");
 }
 
 Json parse(std::string_view raw) {
@@ -182,30 +216,27 @@ void check_head(const Json &head) {
 Manifest decode_manifest(std::string_view raw) {
     const Json head = parse(raw);
     check_head(head);
+    const Spot whole(head, "$");
     Manifest made;
-    std::string ignored;
-    object(head, "$",
-           {{"format", true, text_into(ignored)},
-            {"version", true, [](const Json &, const std::string &) {}},
-            {"name", true, text_into(made.name)},
-            {"unet", true, [&](const Json &v, const std::string &p) { made.unet = network(v, p); }},
-            {"scheduler", true, text_into(made.scheduler)},
-            {"prediction", true,
-             one_of_into(made.prediction, {"epsilon", "sample", "v_prediction", "flow", "score", "edm"})},
-            {"files", true,
-             map_of([&](const std::string &name, const Json &v, const std::string &p) {
-                 made.files.emplace_back(name, record(v, p));
-             })},
-            {"guidance", false,
-             [&](const Json &v, const std::string &p) {
-                 if (!v.is(Kind::null)) made.guidance = guidance(v, p);
-             }},
-            {"data_range", false, [&](const Json &v, const std::string &p) { range(v, p, made.data_range); }},
-            {"defaults", false, [&](const Json &v, const std::string &p) { defaults(v, p, made); }},
-            {"provenance", false, plain("int | float | str", false)},
-            {"classifier", false, maybe_network_into(made.classifier)},
-            {"eps_power", false, maybe_text_into(made.eps_power)},
-            {"vjp", false, maybe_network_into(made.vjp)}});
+    Members members(whole, {"format!", "version!", "name!", "unet!", "scheduler!", "prediction!", "files!", "guidance",
+                            "data_range", "defaults", "provenance", "classifier", "eps_power", "vjp"});
+    while (members.next()) {
+        const Spot value = members.value();
+        if (members.is("name")) made.name = value.text();
+        if (members.is("unet")) made.unet = network(value);
+        if (members.is("scheduler")) made.scheduler = value.text();
+        if (members.is("prediction")) {
+            made.prediction = value.one_of({"epsilon", "sample", "v_prediction", "flow", "score", "edm"});
+        }
+        if (members.is("files")) made.files = files(value);
+        if (members.is("guidance")) made.guidance = guidance(value);
+        if (members.is("data_range")) data_range(value, made.data_range);
+        if (members.is("defaults")) defaults(value, made);
+        if (members.is("provenance")) check_plain(value, "int | float | str", false);
+        if (members.is("classifier")) made.classifier = maybe_network(value);
+        if (members.is("eps_power")) made.eps_power = value.maybe_text();
+        if (members.is("vjp")) made.vjp = maybe_network(value);
+    }
     return made;
 }
 

@@ -3,29 +3,33 @@
 
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <istream>
 #include <vector>
 
 #include "../json.h"
+#include "text.h"
 
 namespace dpmrt_core {
 namespace {
 
-enum class Kind { model, graph, function, node, attribute, sparse, tensor, external_data };
+enum class Message { model, graph, function, node, attribute, sparse, tensor, external_data };
 
 struct Below {
-    Kind above;
+    Message above;
     std::uint64_t number;
-    Kind kind;
+    Message kind;
 };
 
 // The fields of onnx.proto that lead to a tensor, message by message.
 constexpr Below kBelow[] = {
-    {Kind::model, 7, Kind::graph},        {Kind::model, 25, Kind::function},    {Kind::graph, 1, Kind::node},
-    {Kind::graph, 5, Kind::tensor},       {Kind::graph, 15, Kind::sparse},      {Kind::function, 7, Kind::node},
-    {Kind::function, 11, Kind::attribute}, {Kind::node, 5, Kind::attribute},    {Kind::attribute, 5, Kind::tensor},
-    {Kind::attribute, 6, Kind::graph},    {Kind::attribute, 10, Kind::tensor},  {Kind::attribute, 11, Kind::graph},
-    {Kind::attribute, 22, Kind::sparse},  {Kind::attribute, 23, Kind::sparse},  {Kind::sparse, 1, Kind::tensor},
-    {Kind::sparse, 2, Kind::tensor},      {Kind::tensor, 13, Kind::external_data}};
+    {Message::model, 7, Message::graph},        {Message::model, 25, Message::function},    {Message::graph, 1, Message::node},
+    {Message::graph, 5, Message::tensor},       {Message::graph, 15, Message::sparse},      {Message::function, 7, Message::node},
+    {Message::function, 11, Message::attribute}, {Message::node, 5, Message::attribute},    {Message::attribute, 5, Message::tensor},
+    {Message::attribute, 6, Message::graph},    {Message::attribute, 10, Message::tensor},  {Message::attribute, 11, Message::graph},
+    {Message::attribute, 22, Message::sparse},  {Message::attribute, 23, Message::sparse},  {Message::sparse, 1, Message::tensor},
+    {Message::sparse, 2, Message::tensor},      {Message::tensor, 13, Message::external_data}};
 
 constexpr char kTruncated[] = "the file is truncated or is no protobuf message";
 
@@ -66,18 +70,18 @@ class Scanner {
 public:
     explicit Scanner(std::istream &stream) : window_(stream) {}
 
-    std::set<std::string> scan() {
+    std::vector<std::string> scan() {
         if (window_.size() == 0) throw OnnxError{"an empty file"};
-        std::vector<Message> open{{Kind::model, 0, window_.size()}};
+        std::vector<Open> open{{Message::model, 0, window_.size()}};
         while (!open.empty()) {
-            Message &message = open.back();
+            Open &message = open.back();
             if (message.at == message.end) {
                 close(message);
                 open.pop_back();
                 continue;
             }
             const Span field = next(message);
-            if (message.kind == Kind::external_data) {
+            if (message.kind == Message::external_data) {
                 if (field.number == 1) message.key = field;
                 if (field.number == 2) message.value = field;
                 continue;
@@ -89,7 +93,7 @@ public:
             }
         }
         if (!graph_) throw OnnxError{"no graph in the file"};
-        return std::move(found_);
+        return sorted(std::move(found_));
     }
 
 private:
@@ -99,14 +103,14 @@ private:
         std::uint64_t end = 0;
     };
 
-    struct Message {
-        Kind kind;
+    struct Open {
+        Message kind;
         std::uint64_t at;
         std::uint64_t end;
         Span key{}, value{};
     };
 
-    std::uint64_t varint(Message &message) {
+    std::uint64_t varint(Open &message) {
         std::uint64_t result = 0;
         for (unsigned shift = 0; shift < 70 && message.at < message.end; shift += 7) {
             const std::uint64_t byte = window_.at(message.at++);
@@ -117,19 +121,19 @@ private:
         throw OnnxError{"a protobuf number is cut off or too long"};
     }
 
-    void skip(Message &message, std::uint64_t length) const {
+    void skip(Open &message, std::uint64_t length) const {
         if (length > message.end - message.at) throw OnnxError{kTruncated};
         message.at += length;
     }
 
-    Span next(Message &message) {
+    Span next(Open &message) {
         const std::uint64_t key = varint(message);
         switch (key & 7U) {
             case 0: varint(message); return {};
             case 1: skip(message, 8); return {};
             case 5: skip(message, 4); return {};
             case 2: break;
-            default: throw OnnxError{"unknown protobuf wire type " + std::to_string(key & 7U)};
+            default: throw OnnxError{"unknown protobuf wire type " + decimal(static_cast<std::int64_t>(key & 7U))};
         }
         const std::uint64_t length = varint(message);
         const std::uint64_t begin = message.at;
@@ -137,12 +141,12 @@ private:
         return {key >> 3U, begin, begin + length};
     }
 
-    void close(const Message &message) {
-        if (message.kind == Kind::graph) graph_ = true;
-        if (message.kind != Kind::external_data || bytes(message.key) != "location") return;
+    void close(const Open &message) {
+        if (message.kind == Message::graph) graph_ = true;
+        if (message.kind != Message::external_data || bytes(message.key) != "location") return;
         std::string location = bytes(message.value);
         if (!is_utf8(location)) throw OnnxError{"a location that is not UTF-8"};
-        found_.insert(std::move(location));
+        found_.push_back(std::move(location));
     }
 
     std::string bytes(const Span &span) {
@@ -155,11 +159,16 @@ private:
 
     Window window_;
     bool graph_ = false;
-    std::set<std::string> found_;
+    std::vector<std::string> found_;
 };
 
 }  // namespace
 
-std::set<std::string> external_locations(std::istream &stream) { return Scanner(stream).scan(); }
+std::vector<std::string> external_locations(std::istream &stream) { return Scanner(stream).scan(); }
+
+std::vector<std::string> external_locations(const std::string &path) {
+    std::ifstream stream(std::filesystem::u8path(path), std::ios::binary);
+    return external_locations(stream);
+}
 
 }  // namespace dpmrt_core

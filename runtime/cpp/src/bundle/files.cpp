@@ -1,8 +1,10 @@
 #include "files.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -14,17 +16,24 @@
 namespace dpmrt_core {
 namespace {
 
-void blocks(const std::filesystem::path &path, const std::function<void(const char *, std::size_t)> &take) {
+namespace fs = std::filesystem;
+
+fs::path resolved(const std::string &path) {
+    std::error_code error;
+    fs::path whole = fs::weakly_canonical(fs::u8path(path), error);
+    if (error) throw FileError{error.message() + ": " + quoted(path), false};
+    return whole;
+}
+
+void blocks(const std::string &path, const std::function<void(const char *, std::size_t)> &take) {
     const auto refuse = [&path](int code) {
-        const std::string what = format("[Errno %d] %s: ", code, std::strerror(code));
-        return FileError{what + quoted(path.u8string()), code == ENOENT};
+        return FileError{format("[Errno %d] %s: ", code, std::strerror(code)) + quoted(path), code == ENOENT};
     };
-    errno = 0;
     std::error_code ignored;
-    const auto status = std::filesystem::status(path, ignored);
     // A pipe or a device may never end.
-    if (std::filesystem::is_other(status)) throw FileError{quoted(path.u8string()) + " is no file", false};
-    const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(path.string().c_str(), "rb"), std::fclose);
+    if (fs::is_other(fs::status(fs::u8path(path), ignored))) throw FileError{quoted(path) + " is no file", false};
+    const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(fs::u8path(path).string().c_str(), "rb"),
+                                                                std::fclose);
     if (!file) throw refuse(errno);
     std::vector<char> buffer(1U << 18U);
     for (;;) {
@@ -37,20 +46,42 @@ void blocks(const std::filesystem::path &path, const std::function<void(const ch
 
 }  // namespace
 
-std::filesystem::path path_of(const std::string &text) { return std::filesystem::u8path(text); }
+std::string joined(const std::string &folder, const std::string &name) {
+    return (fs::u8path(folder) / fs::u8path(name)).u8string();
+}
 
-std::string read_file(const std::filesystem::path &path, std::size_t most) {
+bool is_folder(const std::string &path) {
+    std::error_code ignored;
+    return fs::is_directory(fs::u8path(path), ignored);
+}
+
+bool is_file(const std::string &path) {
+    std::error_code ignored;
+    return fs::is_regular_file(fs::u8path(path), ignored);
+}
+
+std::int64_t file_size(const std::string &path) {
+    std::error_code ignored;
+    return static_cast<std::int64_t>(fs::file_size(fs::u8path(path), ignored));
+}
+
+bool lies_within(const std::string &folder, const std::string &path) {
+    const fs::path outer = resolved(folder), inner = resolved(path);
+    return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+}
+
+bool is_rooted(const std::string &name) { return fs::u8path(name).has_root_path(); }
+
+std::string read_file(const std::string &path, std::size_t most) {
     std::string whole;
     blocks(path, [&](const char *data, std::size_t size) {
-        if (size > most - whole.size()) {
-            throw FileError{quoted(path.u8string()) + format(" has more than %zu bytes", most), false};
-        }
+        if (size > most - whole.size()) throw FileError{quoted(path) + format(" has more than %zu bytes", most), false};
         whole.append(data, size);
     });
     return whole;
 }
 
-std::string hash_file(const std::filesystem::path &path) {
+std::string hash_file(const std::string &path) {
     Sha256 hash;
     blocks(path, [&](const char *data, std::size_t size) { hash.update(data, size); });
     return Sha256::hex(hash.digest());

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "../failure.h"
 #include "decode.h"
@@ -13,27 +12,29 @@
 namespace dpmrt_core {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr std::int64_t kMostSteps = 10000;
 constexpr std::int64_t kMostLabel = 2147483647;
 
-using Named = std::pair<std::string, std::string>;
+using Names = std::vector<std::string>;
+
+struct Used {
+    std::string field, path;
+};
 
 // Field and path of all files that the manifest makes use of.
-std::vector<Named> used_paths(const Manifest &manifest) {
-    std::vector<Named> used;
+std::vector<Used> used_paths(const Manifest &manifest) {
+    std::vector<Used> used;
     for (const auto &[field, network] : manifest.networks()) {
         const std::string name = field;
-        used.emplace_back(name + ".path", network->path);
+        used.push_back({name + ".path", network->path});
         for (std::size_t k = 0; k < network->data.size(); ++k) {
-            used.emplace_back(name + ".data[" + std::to_string(k) + "]", network->data[k]);
+            used.push_back({format("%s.data[%zu]", field, k), network->data[k]});
         }
-        if (network->config) used.emplace_back(name + ".config", *network->config);
-        if (network->precision.emulated) used.emplace_back(name + ".precision.emulated", *network->precision.emulated);
+        if (network->config) used.push_back({name + ".config", *network->config});
+        if (network->precision.emulated) used.push_back({name + ".precision.emulated", *network->precision.emulated});
     }
-    used.emplace_back("scheduler", manifest.scheduler);
-    if (manifest.eps_power) used.emplace_back("eps_power", *manifest.eps_power);
+    used.push_back({"scheduler", manifest.scheduler});
+    if (manifest.eps_power) used.push_back({"eps_power", *manifest.eps_power});
     return used;
 }
 
@@ -50,73 +51,66 @@ bool inward(const std::string &name) {
         any = any || (!part.empty() && part != ".");
         at = end + 1;
     }
-    return any && !path_of(name).has_root_path();
-}
-
-// The path with its links followed, as far as it exists.
-fs::path resolved(const fs::path &path) {
-    std::error_code error;
-    fs::path whole = fs::weakly_canonical(path, error);
-    if (error) {
-        throw Failure(DPMRT_ERROR_FILE, "the bundle cannot be read", error.message() + ": " + quoted(path.u8string()),
-                      "a readable folder");
-    }
-    return whole;
+    return any && !is_rooted(name);
 }
 
 void check_recorded(const Manifest &manifest) {
     for (const auto &[field, name] : used_paths(manifest)) {
         if (manifest.file(name) != nullptr) continue;
-        std::vector<std::string> names;
-        for (const auto &file : manifest.files) names.push_back(file.first);
+        Names names;
+        for (const FileRecord &file : manifest.files) names.push_back(file.name);
         refuse_manifest("`" + field + "` names a file without a record", quoted(name), "one of `files`: " + listed(names));
     }
 }
 
-void check_roles(const std::string &field, const std::vector<TensorSpec> &specs, const std::set<std::string> &needed) {
-    std::vector<std::string> roles;
+// `needed` is in order.
+void check_roles(const std::string &field, const std::vector<TensorSpec> &specs, const Names &needed) {
+    Names roles;
     for (const TensorSpec &spec : specs) roles.push_back(spec.role);
-    const std::set<std::string> known(roles.begin(), roles.end());
+    const Names known = sorted(roles);
     if (known.size() == roles.size() && std::includes(known.begin(), known.end(), needed.begin(), needed.end())) return;
     refuse_manifest("`" + field + "` has the wrong roles", listed(roles),
-           listed({needed.begin(), needed.end()}, " and ") + ", and each role once");
+           listed(needed, " and ") + ", and each role once");
 }
 
 // A vector-Jacobian graph takes what the network takes, and a cotangent.
 void check_same_inputs(const Network &unet, const Network &vjp) {
-    std::set<std::string> own, roles;
-    for (const TensorSpec &spec : unet.inputs) own.insert(spec.role);
-    for (const TensorSpec &spec : vjp.inputs) roles.insert(spec.role);
-    roles.erase("cotangent");
+    Names own, roles;
+    for (const TensorSpec &spec : unet.inputs) own.push_back(spec.role);
+    for (const TensorSpec &spec : vjp.inputs) {
+        if (spec.role != "cotangent") roles.push_back(spec.role);
+    }
+    own = sorted(own);
+    roles = sorted(roles);
     if (roles == own) return;
-    refuse_manifest("`vjp.inputs` are not those of the network", listed({roles.begin(), roles.end()}),
-           listed({own.begin(), own.end()}) + " and cotangent");
+    refuse_manifest("`vjp.inputs` are not those of the network", listed(roles),
+           listed(own) + " and cotangent");
 }
 
 void check_between(const char *field, std::int64_t value, std::int64_t least, std::int64_t most) {
     if (value >= least && value <= most) return;
-    out_of_range(field, std::to_string(value), std::to_string(least) + " to " + std::to_string(most));
+    out_of_range(field, decimal(value), decimal(least) + " to " + decimal(most));
 }
 
-void check_axis(const std::string &field, const Axis &axis, const std::set<std::string> &free, const std::string &name) {
-    if (free.count(name) == 0) {
-        out_of_range(field, "an axis that no tensor has", "one of " + listed({free.begin(), free.end()}));
+void check_axis(const std::string &field, const Axis &axis, const Names &free) {
+    if (!std::binary_search(free.begin(), free.end(), axis.name)) {
+        out_of_range(field, "an axis that no tensor has", "one of " + listed(free));
     }
     if (axis.max && *axis.max < axis.min) {
-        out_of_range(field, "min " + std::to_string(axis.min) + ", max " + std::to_string(*axis.max),
+        out_of_range(field, "min " + decimal(axis.min) + ", max " + decimal(*axis.max),
                      "the smaller one first");
     }
-    if (!axis.takes(axis.opt)) out_of_range(field + ".opt", std::to_string(axis.opt), axis.text());
+    if (!axis.takes(axis.opt)) out_of_range(field + ".opt", decimal(axis.opt), axis.text());
 }
 
-void check_tensors(const std::string &field, const std::vector<TensorSpec> &specs, std::set<std::string> &free) {
+void check_tensors(const std::string &field, const std::vector<TensorSpec> &specs, Names &free) {
     for (std::size_t k = 0; k < specs.size(); ++k) {
         if (specs[k].shape.size() > DPMRT_MAX_RANK) {
-            out_of_range(field + "[" + std::to_string(k) + "].shape", std::to_string(specs[k].shape.size()) + " axes",
+            out_of_range(field + format("[%zu].shape", k), format("%zu axes", specs[k].shape.size()),
                          format("at most %d", DPMRT_MAX_RANK));
         }
         for (const Side &side : specs[k].shape) {
-            if (side.free()) free.insert(side.name);
+            if (side.free()) free.push_back(side.name);
         }
     }
 }
@@ -132,12 +126,11 @@ void check_numbers(const Manifest &manifest) {
         check_between("guidance.null_label", manifest.guidance->null_label, 0, kMostLabel);
     }
     for (const auto &[field, network] : manifest.networks()) {
-        std::set<std::string> free;
+        Names free;
         check_tensors(std::string(field) + ".inputs", network->inputs, free);
         check_tensors(std::string(field) + ".outputs", network->outputs, free);
-        for (const auto &[name, axis] : network->axes) {
-            check_axis(std::string(field) + ".axes[" + quoted(name) + "]", axis, free, name);
-        }
+        free = sorted(free);
+        for (const Axis &axis : network->axes) check_axis(std::string(field) + ".axes[" + quoted(axis.name) + "]", axis, free);
     }
 }
 
@@ -151,33 +144,36 @@ void out_of_range(const std::string &field, const std::string &got, const std::s
     refuse_manifest("`" + field + "` is out of range", got, expected, kMend);
 }
 
-void check_inside(const fs::path &root, const std::string &field, const std::string &name) {
+void check_inside(const std::string &root, const std::string &field, const std::string &name) {
     bool inside = inward(name);
-    if (inside) {
-        const fs::path folder = resolved(root), file = resolved(root / path_of(name));
-        inside = std::mismatch(folder.begin(), folder.end(), file.begin(), file.end()).first == folder.end();
+    try {
+        inside = inside && lies_within(root, joined(root, name));
+    } catch (const FileError &error) {
+        throw Failure(DPMRT_ERROR_FILE, "the bundle cannot be read", error.what, "a readable folder");
     }
     if (!inside) {
         refuse_manifest("a path leaves the bundle", field + " = " + quoted(name), "a relative path inside the folder");
     }
 }
 
-Manifest parse_manifest(std::string_view raw, const fs::path &root) {
+Manifest parse_manifest(std::string_view raw, const std::string &root) {
     Manifest manifest = decode_manifest(raw);
     for (const auto &[field, name] : used_paths(manifest)) check_inside(root, field, name);
-    for (const auto &file : manifest.files) check_inside(root, "files[" + quoted(file.first) + "]", file.first);
+    for (const FileRecord &file : manifest.files) {
+        check_inside(root, "files[" + quoted(file.name) + "]", file.name);
+    }
     check_recorded(manifest);
-    const auto roles = [](const std::string &kind, const Network &network, const std::set<std::string> &inputs,
+    const auto roles = [](const std::string &kind, const Network &network, const Names &inputs,
                           const char *output) {
         check_roles(kind + ".inputs", network.inputs, inputs);
         check_roles(kind + ".outputs", network.outputs, {output});
     };
     roles("unet", manifest.unet, {"sample", "timestep"}, "out_sample");
     if (manifest.classifier) {
-        roles("classifier", *manifest.classifier, {"sample", "timestep", "class_labels"}, "gradient");
+        roles("classifier", *manifest.classifier, {"class_labels", "sample", "timestep"}, "gradient");
     }
     if (manifest.vjp) {
-        roles("vjp", *manifest.vjp, {"sample", "timestep", "cotangent"}, "vjp");
+        roles("vjp", *manifest.vjp, {"cotangent", "sample", "timestep"}, "vjp");
         check_same_inputs(manifest.unet, *manifest.vjp);
     }
     check_numbers(manifest);

@@ -13,22 +13,22 @@ namespace {
 
 using Kind = Json::Kind;
 
-Json read_json(const std::filesystem::path &root, const std::string &name) {
+Json read_json(const std::string &root, const std::string &name) {
     Json value;
     try {
-        value = Json::parse(read_file(root / path_of(name), kMostBytes), true);
+        value = Json::parse(read_file(joined(root, name), kMostText), true);
     } catch (const FileError &error) {
         if (error.missing) {
-            throw Failure(DPMRT_ERROR_FILE, "a file of the bundle is missing", "no " + name + " in " + root.u8string(),
-                          name, kAgain);
+            throw Failure(DPMRT_ERROR_FILE, "a file of the bundle is missing", "no " + name + " in " + root,
+                          name, kExportAgain);
         }
         throw Failure(DPMRT_ERROR_FILE, name + " cannot be read", error.what, "a readable file");
     } catch (const JsonError &error) {
         throw Failure(DPMRT_ERROR_FORMAT, name + " is not JSON",
-                      format("%s, at byte %zu", error.what.c_str(), error.offset), "a JSON object", kAgain);
+                      format("%s, at byte %zu", error.what.c_str(), error.offset), "a JSON object", kExportAgain);
     }
     if (!value.is(Kind::object)) {
-        throw Failure(DPMRT_ERROR_FORMAT, name + " is not a JSON object", value.name(), "a JSON object", kAgain);
+        throw Failure(DPMRT_ERROR_FORMAT, name + " is not a JSON object", value.name(), "a JSON object", kExportAgain);
     }
     return value;
 }
@@ -59,7 +59,7 @@ std::string configured_prediction(const Json &config) {
 
 std::string shape_text(const std::vector<Side> &shape) {
     std::vector<std::string> sides;
-    for (const Side &side : shape) sides.push_back(side.free() ? side.name : std::to_string(side.size));
+    for (const Side &side : shape) sides.push_back(side.free() ? side.name : decimal(side.size));
     return "(" + (sides.empty() ? "" : listed(sides)) + (sides.size() == 1 ? ",)" : ")");
 }
 
@@ -68,7 +68,7 @@ void check(const Manifest &manifest, const Json &scheduler) {
         const TensorSpec *sample = network->input("sample");
         if (static_cast<std::size_t>(network->channel_axis) < sample->shape.size()) continue;
         throw Failure(DPMRT_ERROR_FORMAT, std::string("`") + field + ".channel_axis` is no axis of the sample",
-                      std::to_string(network->channel_axis),
+                      decimal(network->channel_axis),
                       "an axis of " + shape_text(sample->shape) + ", behind the batch", "export the network again");
     }
     if (manifest.guidance && manifest.unet.input("class_labels") == nullptr) {
@@ -106,7 +106,7 @@ std::vector<std::int64_t> usual_shape(const Network &network, const Json &config
 
 }  // namespace
 
-OpenBundle OpenBundle::open(const std::filesystem::path &root) {
+OpenBundle OpenBundle::open(const std::string &root) {
     OpenBundle opened{root, read_manifest(root), {}, {}};
     const Manifest &manifest = opened.manifest;
     const Json scheduler = read_json(root, manifest.scheduler);

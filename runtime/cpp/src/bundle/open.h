@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,12 +11,12 @@
 namespace dpmrt_core {
 
 struct OpenBundle {
-    std::filesystem::path root;
+    std::string root;
     Manifest manifest;
     std::optional<std::int64_t> classes;
     std::vector<std::int64_t> sample;  // the usual shape of one sample; 0 where a side is not known
 
-    static OpenBundle open(const std::filesystem::path &root);
+    static OpenBundle open(const std::string &root);
 };
 
 }  // namespace dpmrt_core

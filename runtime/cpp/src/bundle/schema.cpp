@@ -2,39 +2,56 @@
 
 #include <algorithm>
 
-#include "../failure.h"
+#include "text.h"
 
 namespace dpmrt_core {
 namespace {
 
-template <class Pairs>
-auto *find(Pairs &pairs, const std::string &key) {
-    const auto found = std::find_if(pairs.begin(), pairs.end(), [&](const auto &pair) { return pair.first == key; });
-    return found == pairs.end() ? nullptr : &found->second;
+template <class Items>
+auto *named(Items &items, const std::string &name) {
+    for (auto &item : items) {
+        if (item.name == name) return &item;
+    }
+    return static_cast<decltype(items.data())>(nullptr);
 }
 
 const TensorSpec *of_role(const std::vector<TensorSpec> &specs, const std::string &role) {
-    const auto found = std::find_if(specs.begin(), specs.end(), [&](const TensorSpec &spec) { return spec.role == role; });
-    return found == specs.end() ? nullptr : &*found;
+    for (const TensorSpec &spec : specs) {
+        if (spec.role == role) return &spec;
+    }
+    return nullptr;
 }
 
 }  // namespace
+
+// What would otherwise be made anew in every file that holds one.
+TensorSpec::TensorSpec() = default;
+TensorSpec::TensorSpec(TensorSpec &&) noexcept = default;
+TensorSpec &TensorSpec::operator=(TensorSpec &&) noexcept = default;
+TensorSpec::~TensorSpec() = default;
+Network::Network() = default;
+Network::Network(Network &&) noexcept = default;
+Network &Network::operator=(Network &&) noexcept = default;
+Network::~Network() = default;
+Manifest::Manifest() = default;
+Manifest::Manifest(Manifest &&) noexcept = default;
+Manifest &Manifest::operator=(Manifest &&) noexcept = default;
+Manifest::~Manifest() = default;
 
 bool Axis::takes(std::int64_t size) const {
     return min <= size && size <= max.value_or(size) && size % multiple == 0;
 }
 
 std::string Axis::text() const {
-    const auto shown = [](std::int64_t number) { return std::to_string(number); };
-    std::string bounds = max ? shown(min) + " to " + shown(*max) : shown(min) + " or more";
-    return multiple > 1 ? bounds + ", in multiples of " + shown(multiple) : bounds;
+    std::string bounds = decimal(min) + (max ? " to " + decimal(*max) : " or more");
+    return multiple > 1 ? bounds + ", in multiples of " + decimal(multiple) : bounds;
 }
 
 const TensorSpec *Network::input(const std::string &role) const { return of_role(inputs, role); }
 
 const TensorSpec *Network::output(const std::string &role) const { return of_role(outputs, role); }
 
-const Axis *Network::axis(const std::string &name) const { return find(axes, name); }
+const Axis *Network::axis(const std::string &name) const { return named(axes, name); }
 
 std::optional<std::int64_t> Network::channels(const TensorSpec *spec) const {
     if (spec == nullptr || static_cast<std::size_t>(channel_axis) >= spec->shape.size()) return std::nullopt;
@@ -61,12 +78,12 @@ std::int64_t Network::learned_channels() const {
     return taken && given ? std::max<std::int64_t>(*given - *taken, 0) : 0;
 }
 
-const FileRecord *Manifest::file(const std::string &path) const { return find(files, path); }
+const FileRecord *Manifest::file(const std::string &path) const { return named(files, path); }
 
-std::vector<std::pair<const char *, const Network *>> Manifest::networks() const {
-    std::vector<std::pair<const char *, const Network *>> found{{"unet", &unet}};
-    if (classifier) found.emplace_back("classifier", &*classifier);
-    if (vjp) found.emplace_back("vjp", &*vjp);
+std::vector<Manifest::Named> Manifest::networks() const {
+    std::vector<Named> found{{"unet", &unet}};
+    if (classifier) found.push_back({"classifier", &*classifier});
+    if (vjp) found.push_back({"vjp", &*vjp});
     return found;
 }
 

@@ -3,10 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace dpmrt_core {
@@ -23,10 +21,16 @@ struct Side {
 struct TensorSpec {
     std::string role, name, dtype;
     std::vector<Side> shape;
+
+    TensorSpec();
+    TensorSpec(TensorSpec &&) noexcept;
+    TensorSpec &operator=(TensorSpec &&) noexcept;
+    ~TensorSpec();
 };
 
 // What sizes a free axis takes.
 struct Axis {
+    std::string name;
     std::int64_t opt = 0;
     std::int64_t min = 1;
     std::optional<std::int64_t> max;
@@ -47,9 +51,14 @@ struct Network {
     std::vector<TensorSpec> inputs, outputs;
     std::vector<std::string> data;
     std::optional<std::string> config;
-    std::vector<std::pair<std::string, Axis>> axes;
+    std::vector<Axis> axes;
     std::int64_t channel_axis = 1;
     Precision precision;
+
+    Network();
+    Network(Network &&) noexcept;
+    Network &operator=(Network &&) noexcept;
+    ~Network();
 
     const TensorSpec *input(const std::string &role) const;
     const TensorSpec *output(const std::string &role) const;
@@ -73,6 +82,7 @@ struct Guidance {
 };
 
 struct FileRecord {
+    std::string name;
     std::int64_t bytes = 0;
     std::string sha256;
 };
@@ -81,7 +91,7 @@ struct Manifest {
     std::string name;
     Network unet;
     std::string scheduler, prediction;
-    std::vector<std::pair<std::string, FileRecord>> files;
+    std::vector<FileRecord> files;
     std::optional<Guidance> guidance;
     double data_range[2] = {-1, 1};
     std::int64_t steps = 20;
@@ -89,9 +99,18 @@ struct Manifest {
     std::optional<std::string> eps_power;
     std::optional<Network> vjp;
 
+    Manifest();
+    Manifest(Manifest &&) noexcept;
+    Manifest &operator=(Manifest &&) noexcept;
+    ~Manifest();
+
     const FileRecord *file(const std::string &path) const;
     // The networks that there are, by their field.
-    std::vector<std::pair<const char *, const Network *>> networks() const;
+    struct Named {
+        const char *field;
+        const Network *network;
+    };
+    std::vector<Named> networks() const;
 };
 
 }  // namespace dpmrt_core

@@ -1,5 +1,6 @@
 #include "text.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -36,6 +37,14 @@ std::string shown(double value) {
     const auto style = fixed ? std::chars_format::fixed : std::chars_format::scientific;
     std::string text(digits, std::to_chars(digits, digits + sizeof digits, value, style).ptr);
     return fixed && text.find('.') == std::string::npos ? text + ".0" : text;
+}
+
+std::string decimal(std::int64_t value) { return format("%lld", static_cast<long long>(value)); }
+
+std::vector<std::string> sorted(std::vector<std::string> texts) {
+    std::sort(texts.begin(), texts.end());
+    texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
+    return texts;
 }
 
 std::string listed(const std::vector<std::string> &texts, const char *between) {

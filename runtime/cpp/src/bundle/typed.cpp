@@ -1,8 +1,8 @@
 #include "typed.h"
 
-#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <string_view>
 
 #include "../failure.h"
 
@@ -23,99 +23,97 @@ const char *type_of(const Json &value) {
     return "nothing";
 }
 
-std::int64_t whole(const Json &value, const std::string &path, const char *expected) {
-    if (!value.whole()) refuse_type(expected, value, path);
-    std::int64_t number = 0;
-    const std::string &digits = value.text();
-    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-    if (parsed.ec != std::errc{}) refuse_value("Number out of range", path);
-    return number;
+std::string_view without_mark(const char *name) {
+    const std::string_view whole = name;
+    return whole.substr(0, whole.find('!'));
 }
 
 }  // namespace
 
-void refuse_value(const std::string &what, const std::string &path) {
+void Spot::refuse(const std::string &what) const {
     throw Failure(DPMRT_ERROR_FORMAT, "dpmrt.json does not follow the schema",
                   path == "$" ? what : what + " - at `" + path + "`", "the fields of version 3", kMend);
 }
 
-void refuse_type(const char *expected, const Json &value, const std::string &path) {
-    refuse_value(std::string("Expected `") + expected + "`, got `" + type_of(value) + "`", path);
+void Spot::unexpected(const char *expected) const { refuse(format("Expected `%s`, got `%s`", expected, type_of(*json))); }
+
+const std::string &Spot::text() const {
+    if (!json->is(Kind::text)) unexpected("str");
+    return json->text();
 }
 
-void object(const Json &value, const std::string &path, std::initializer_list<Field> fields,
-            const char *expected) {
-    if (!value.is(Kind::object)) refuse_type(expected, value, path);
-    for (std::size_t k = 0; k < value.size(); ++k) {
-        const std::string &key = value.keys()[k];
-        const auto *field = std::find_if(fields.begin(), fields.end(), [&](const Field &one) { return key == one.name; });
-        if (field == fields.end()) refuse_value("Object contains unknown field `" + key + "`", path);
-        field->take(value.list()[k], path + "." + key);
+std::optional<std::string> Spot::maybe_text() const {
+    if (null()) return std::nullopt;
+    if (!json->is(Kind::text)) unexpected("str | null");
+    return json->text();
+}
+
+const std::string &Spot::one_of(std::initializer_list<const char *> names) const {
+    const std::string &given = text();
+    for (const char *name : names) {
+        if (given == name) return given;
     }
-    for (const Field &field : fields) {
-        if (field.required && value.find(field.name) == nullptr) {
-            refuse_value(std::string("Object missing required field `") + field.name + "`", path);
-        }
-    }
+    refuse("Invalid enum value '" + given + "'");
 }
 
-Take map_of(const std::function<void(const std::string &, const Json &, const std::string &)> &put) {
-    return [put](const Json &value, const std::string &path) {
-        if (!value.is(Kind::object)) refuse_type("object", value, path);
-        for (std::size_t k = 0; k < value.size(); ++k) put(value.keys()[k], value.list()[k], path + "[...]");
-    };
-}
-
-std::string text(const Json &value, const std::string &path) {
-    if (!value.is(Kind::text)) refuse_type("str", value, path);
-    return value.text();
-}
-
-Take text_into(std::string &into) {
-    return [&into](const Json &value, const std::string &path) { into = text(value, path); };
-}
-
-Take maybe_text_into(std::optional<std::string> &into) {
-    return [&into](const Json &value, const std::string &path) {
-        if (!value.is(Kind::null) && !value.is(Kind::text)) refuse_type("str | null", value, path);
-        if (value.is(Kind::text)) into = value.text();
-    };
-}
-
-Take one_of_into(std::string &into, std::initializer_list<const char *> names) {
-    const std::vector<const char *> kept(names);
-    return [&into, names = kept](const Json &value, const std::string &path) {
-        const std::string given = text(value, path);
-        const bool known = std::any_of(names.begin(), names.end(), [&](const char *name) { return given == name; });
-        if (!known) refuse_value("Invalid enum value '" + given + "'", path);
-        into = given;
-    };
-}
-
-std::int64_t at_least(std::int64_t least, const Json &value, const std::string &path, const char *expected) {
-    const std::int64_t number = whole(value, path, expected);
-    if (number < least) refuse_value("Expected `int` >= " + std::to_string(least), path);
+std::int64_t Spot::whole(const char *expected) const {
+    if (!json->whole()) unexpected(expected);
+    std::int64_t number = 0;
+    const std::string &digits = json->text();
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    if (parsed.ec != std::errc{}) refuse("Number out of range");
     return number;
 }
 
-Take whole_into(std::int64_t &into) {
-    return [&into](const Json &value, const std::string &path) { into = whole(value, path, "int"); };
+std::int64_t Spot::at_least(std::int64_t least, const char *expected) const {
+    const std::int64_t number = whole(expected);
+    if (number < least) refuse(format("Expected `int` >= %d", static_cast<int>(least)));
+    return number;
 }
 
-Take size_into(std::int64_t &into) {
-    return [&into](const Json &value, const std::string &path) { into = at_least(1, value, path); };
+double Spot::real() const {
+    if (!json->is(Kind::number)) unexpected("float");
+    if (!std::isfinite(json->number())) refuse("Number out of range");
+    return json->number();
 }
 
-double real(const Json &value, const std::string &path) {
-    if (!value.is(Kind::number)) refuse_type("float", value, path);
-    if (!std::isfinite(value.number())) refuse_value("Number out of range", path);
-    return value.number();
+std::vector<Spot> Spot::items() const {
+    if (!json->is(Kind::list)) unexpected("array");
+    std::vector<Spot> found;
+    for (std::size_t k = 0; k < json->size(); ++k) found.emplace_back(json->list()[k], path + format("[%zu]", k));
+    return found;
 }
 
-std::string matching(const Json &value, const std::string &path, const char *pattern, bool (*fits)(const std::string &)) {
-    const std::string given = text(value, path);
-    if (!fits(given)) refuse_value(std::string("Expected `str` matching regex '") + pattern + "'", path);
-    return given;
+std::vector<Spot> Spot::values() const {
+    if (!json->is(Kind::object)) unexpected("object");
+    std::vector<Spot> found;
+    for (const Json &value : json->list()) found.emplace_back(value, path + "[...]");
+    return found;
 }
+
+Members::Members(const Spot &object, std::initializer_list<const char *> names, const char *expected)
+    : object_(object), names_(names) {
+    if (!object.json->is(Kind::object)) object.unexpected(expected);
+}
+
+bool Members::next() {
+    const Json &json = *object_.json;
+    if (at_ == json.size()) {
+        for (const char *name : names_) {
+            const std::string_view plain = without_mark(name);
+            if (name[plain.size()] == '!' && json.find(plain) == nullptr) {
+                object_.refuse(format("Object missing required field `%.*s`", static_cast<int>(plain.size()), name));
+            }
+        }
+        return false;
+    }
+    key_ = &json.keys()[at_++];
+    for (const char *name : names_) {
+        if (without_mark(name) == *key_) return true;
+    }
+    object_.refuse("Object contains unknown field `" + *key_ + "`");
+}
+
+Spot Members::value() const { return {object_.json->list()[at_ - 1], object_.path + "." + *key_}; }
 
 }  // namespace dpmrt_core

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <initializer_list>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../json.h"
@@ -14,43 +14,43 @@ namespace dpmrt_core {
 
 constexpr char kMend[] = "export the network again, or mend the field by hand";
 
-// How a value is read into its place; the path is for errors.
-using Take = std::function<void(const Json &, const std::string &)>;
+// A value, and where it stands, for errors.
+struct Spot {
+    const Json *json;
+    std::string path;
 
-struct Field {
-    const char *name;
-    bool required;
-    Take take;
+    Spot(const Json &value, std::string where) : json(&value), path(std::move(where)) {}
+
+    [[noreturn]] void refuse(const std::string &what) const;
+    [[noreturn]] void unexpected(const char *expected) const;
+
+    bool null() const { return json->is(Json::Kind::null); }
+    const std::string &text() const;
+    std::optional<std::string> maybe_text() const;
+    const std::string &one_of(std::initializer_list<const char *> names) const;
+    std::int64_t whole(const char *expected = "int") const;
+    std::int64_t at_least(std::int64_t least, const char *expected = "int") const;
+    double real() const;
+    // The items of a list, or the values of an object whose keys are free.
+    std::vector<Spot> items() const;
+    std::vector<Spot> values() const;
 };
 
-[[noreturn]] void refuse_value(const std::string &what, const std::string &path);
-[[noreturn]] void refuse_type(const char *expected, const Json &value, const std::string &path);
+// The members of an object in the order of the document; one that is not known is refused, and one that lacks.
+class Members {
+public:
+    // Of the names, those that end with "!" are required.
+    Members(const Spot &object, std::initializer_list<const char *> names, const char *expected = "object");
 
-void object(const Json &value, const std::string &path, std::initializer_list<Field> fields,
-            const char *expected = "object");
+    bool next();
+    bool is(const char *name) const { return *key_ == name; }
+    Spot value() const;
 
-// Values by names that are free.
-Take map_of(const std::function<void(const std::string &, const Json &, const std::string &)> &put);
-
-template <class Item, class Read>
-Take list_of(std::vector<Item> &into, Read read) {
-    return [&into, read](const Json &value, const std::string &path) {
-        if (!value.is(Json::Kind::list)) refuse_type("array", value, path);
-        for (std::size_t k = 0; k < value.size(); ++k) {
-            into.push_back(read(value.list()[k], path + "[" + std::to_string(k) + "]"));
-        }
-    };
-}
-
-std::string text(const Json &value, const std::string &path);
-std::int64_t at_least(std::int64_t least, const Json &value, const std::string &path, const char *expected = "int");
-double real(const Json &value, const std::string &path);
-std::string matching(const Json &value, const std::string &path, const char *pattern, bool (*fits)(const std::string &));
-
-Take text_into(std::string &into);
-Take maybe_text_into(std::optional<std::string> &into);
-Take one_of_into(std::string &into, std::initializer_list<const char *> names);
-Take whole_into(std::int64_t &into);
-Take size_into(std::int64_t &into);
+private:
+    const Spot &object_;
+    std::vector<const char *> names_;
+    std::size_t at_ = 0;
+    const std::string *key_ = nullptr;
+};
 
 }  // namespace dpmrt_core

@@ -3,22 +3,16 @@
 #include <string>
 #include <vector>
 
+#include "../failure.h"
 #include "../guard.h"
 #include "dpmrt/bundle.h"
 #include "files.h"
 #include "open.h"
 
-// Paths are kept as texts, so that they can be lent.
+// Paths are kept as texts, so that they can be lent; in the order of the manifest's files.
 struct dpmrt_bundle {
-    explicit dpmrt_bundle(dpmrt_core::OpenBundle opened) : open(std::move(opened)), folder(open.root.u8string()) {
-        for (const auto &file : open.manifest.files) {
-            paths.emplace_back(file.first, (open.root / dpmrt_core::path_of(file.first)).u8string());
-        }
-    }
-
     dpmrt_core::OpenBundle open;
-    std::string folder;
-    std::vector<std::pair<std::string, std::string>> paths;
+    std::vector<std::string> paths;
 };
 
 namespace {
@@ -34,25 +28,27 @@ const dpmrt_core::Network &find(const dpmrt_bundle *bundle, dpmrt_network networ
     if (network == DPMRT_NETWORK_CLASSIFIER && manifest.classifier) return *manifest.classifier;
     if (network == DPMRT_NETWORK_VJP && manifest.vjp) return *manifest.vjp;
     const char *name = network == DPMRT_NETWORK_CLASSIFIER ? "classifier" : network == DPMRT_NETWORK_VJP ? "vjp" : "network";
-    throw Failure(DPMRT_ERROR_ARGUMENT, std::string("the bundle has no ") + name, bundle->folder,
+    throw Failure(DPMRT_ERROR_ARGUMENT, std::string("the bundle has no ") + name, bundle->open.root,
                   std::string("`") + name + "` in dpmrt.json", "export the network again with it");
 }
 
 dpmrt_file_info file_of(const dpmrt_bundle &bundle, const std::string &name) {
-    const auto &files = bundle.open.manifest.files;
-    for (std::size_t k = 0; k < files.size(); ++k) {
-        if (files[k].first != name) continue;
-        return {bundle.paths[k].second.c_str(), files[k].first.c_str(), files[k].second.sha256.c_str(),
-                files[k].second.bytes};
-    }
-    throw Failure(DPMRT_ERROR_INTERNAL, "a file of the bundle has no record", name);
+    // The manifest's reader saw to it that every file in use has a record.
+    const dpmrt_core::FileRecord *file = bundle.open.manifest.file(name);
+    const auto index = static_cast<std::size_t>(file - bundle.open.manifest.files.data());
+    return {bundle.paths[index].c_str(), file->name.c_str(), file->sha256.c_str(), file->bytes};
+}
+
+void check_index(std::size_t index, std::size_t count, const char *name) {
+    if (index < count) return;
+    throw Failure(DPMRT_ERROR_ARGUMENT, std::string(name) + " of this number is not there",
+                  dpmrt_core::format("%zu", index), dpmrt_core::format("below %zu", count));
 }
 
 template <class Items>
 const typename Items::value_type &item(const Items &items, std::size_t index, const char *name) {
-    if (index < items.size()) return items[index];
-    throw Failure(DPMRT_ERROR_ARGUMENT, std::string(name) + " of this number is not there",
-                  dpmrt_core::format("%zu", index), dpmrt_core::format("below %zu", items.size()));
+    check_index(index, items.size(), name);
+    return items[index];
 }
 
 dpmrt_tensor_type type_of(const std::string &name) {
@@ -79,7 +75,11 @@ dpmrt_status dpmrt_bundle_open(const char *folder, dpmrt_bundle **bundle, dpmrt_
     return guarded(error, [&] {
         needed(folder, "folder");
         needed(bundle, "bundle");
-        *bundle = std::make_unique<dpmrt_bundle>(dpmrt_core::OpenBundle::open(dpmrt_core::path_of(folder))).release();
+        auto made = std::make_unique<dpmrt_bundle>(dpmrt_bundle{dpmrt_core::OpenBundle::open(folder), {}});
+        for (const dpmrt_core::FileRecord &file : made->open.manifest.files) {
+            made->paths.push_back(dpmrt_core::joined(folder, file.name));
+        }
+        *bundle = made.release();
     });
 }
 
@@ -92,7 +92,7 @@ dpmrt_status dpmrt_bundle_describe(const dpmrt_bundle *bundle, dpmrt_bundle_info
         const dpmrt_core::Manifest &manifest = bundle->open.manifest;
         const auto &guidance = manifest.guidance;
         dpmrt_bundle_info made{};
-        made.folder = bundle->folder.c_str();
+        made.folder = bundle->open.root.c_str();
         made.name = manifest.name.c_str();
         made.prediction = manifest.prediction.c_str();
         made.data_range[0] = manifest.data_range[0];
@@ -162,8 +162,8 @@ dpmrt_status dpmrt_bundle_axis(const dpmrt_bundle *bundle, dpmrt_network network
     return guarded(error, [&] {
         const auto &found = find(bundle, network).axes;
         needed(info, "info");
-        const auto &[name, axis] = item(found, index, "an axis");
-        *info = {name.c_str(), axis.opt, axis.min, axis.max.value_or(0), axis.multiple};
+        const dpmrt_core::Axis &axis = item(found, index, "an axis");
+        *info = {axis.name.c_str(), axis.opt, axis.min, axis.max.value_or(0), axis.multiple};
     });
 }
 
