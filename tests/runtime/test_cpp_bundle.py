@@ -1,4 +1,4 @@
-"""Bundles in C++: read as Python reads them, and refused in Python's words."""
+"""Bundles in C++: read as Python reads them, refused in Python's words, and sampled with guidance."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import cpp_guided
 import pytest
 from cpp_building import RELEASE, SANITIZED, SOURCE, build, run, shared_place
 from cpp_bundles import FILES, onnx_model, write_folder
+from filelock import FileLock
 
 from dpmrt.engines import Network, record_file, shipped_bundle
 from dpmrt.engines.schema import DType
@@ -40,6 +42,15 @@ def built(place: Path) -> Path:
 @pytest.fixture(scope="session")
 def sanitized(place: Path) -> Path:
     return build(place / "cpp-sanitized", *SANITIZED)
+
+
+@pytest.fixture(scope="session")
+def guided(place: Path) -> Path:
+    folder = place / "cpp-guided"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            cpp_guided.write_guided(folder)
+    return folder
 
 
 def opened(program: Path, folders: list[Path]) -> list[tuple[str, str]]:
@@ -246,3 +257,12 @@ def test_what_is_known_of_a_bundle_is_what_python_knows(
     for folder, (status, text) in zip(folders, opened(built, folders)):
         assert status == "DPMRT_OK", text
         assert text == described(folder)
+
+
+def test_guided_trajectories_are_replayed(built: Path, guided: Path) -> None:
+    shown = run(built / "dpmrt_guided", guided)
+    assert shown.count(" ok ") == 4 * len(cpp_guided.CASES)
+
+
+def test_guidance_under_address_and_undefined_sanitizers(sanitized: Path, guided: Path) -> None:
+    run(sanitized / "dpmrt_guided", guided)

@@ -5,6 +5,7 @@
 #include "dpmrt/dpmrt.h"
 #include "executor.h"
 #include "failure.h"
+#include "guidance.h"
 #include "guard.h"
 #include "noise.h"
 #include "plan.h"
@@ -127,7 +128,11 @@ dpmrt_status dpmrt_plan_times(const dpmrt_plan *plan, double *times, size_t coun
 
 dpmrt_session_params dpmrt_session_default_params(void) { return dpmrt_session_params{}; }
 
-dpmrt_run_params dpmrt_run_default_params(void) { return dpmrt_run_params{}; }
+dpmrt_run_params dpmrt_run_default_params(void) {
+    dpmrt_run_params made{};
+    made.guidance = dpmrt_core::no_guidance();
+    return made;
+}
 
 dpmrt_status dpmrt_session_create(const dpmrt_plan *plan, const dpmrt_engine *engine,
                                   const dpmrt_session_params *params, dpmrt_session **session, dpmrt_error *error) {
