@@ -72,6 +72,13 @@ def sampled(
     return np.fromfile(folder / "out.bin", np.float32).reshape(2, *map(int, shape.split(",")))
 
 
+def check_near(got: Any, expected: np.ndarray) -> None:
+    """Hold the largest difference against the size of what was expected, as golden.cpp does for noise of a seed."""
+    assert isinstance(got, np.ndarray), got
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= 1e-5 * np.sqrt(np.square(expected, dtype=np.float64).mean())
+
+
 def ramp(shape: tuple[int, ...], factor: float = 1.0) -> np.ndarray:
     """Return the condition that runtime/cpp/tests/onnxruntime.cpp gives."""
     count = int(np.prod(shape))
@@ -95,14 +102,12 @@ VARIANTS: dict[str, tuple[dict[str, Any], float]] = {
 def test_networks_of_all_kinds_give_python_s_samples(built: Path, tmp_path: Path, name: str) -> None:
     variant, scale = VARIANTS[name]
     bundle = write_bundle(tmp_path / "bundle", **variant)
+    request: dict[str, Any] = {"label": [0, 1], "guidance": scale} if variant.get("labels") else {}
     with load(bundle) as pipeline:
-        request: dict[str, Any] = {"label": [0, 1]} if variant.get("labels") else {}
-        if variant.get("labels"):
-            request["guidance"] = scale
         plan = pipeline.plan(5)
         expected = pipeline.sample(2, seed=3, plan=plan, **request)
     got = sampled(built, bundle, plan, tmp_path, guidance=scale)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5 if variant.get("half") else 2e-6)
+    check_near(got, expected)
 
 
 def test_a_learned_variance_is_read(sanitized: Path, make_bundle: Make, tmp_path: Path) -> None:
@@ -112,7 +117,7 @@ def test_a_learned_variance_is_read(sanitized: Path, make_bundle: Make, tmp_path
         assert plan.parts == 2
         expected = pipeline.sample(2, seed=3, plan=plan, label=[0, 1], guidance=2.0)
     got = sampled(sanitized, bundle, plan, tmp_path, guidance=2.0)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=5e-6)
+    check_near(got, expected)
 
 
 @pytest.mark.parametrize("folded", [False, True])
@@ -125,7 +130,7 @@ def test_conditions_of_any_name(sanitized: Path, tmp_path: Path, folded: bool) -
         request: Mapping[str, Any] = {"conditions": given, "negative": negative, "guidance": 3.0, "shape": (4, 6, 8)}
         expected = pipeline.sample(2, seed=3, plan=plan, **request)
     got = sampled(sanitized, bundle, plan, tmp_path, shape="4,6,8", guidance=1.0 if folded else 3.0)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=5e-6)
+    check_near(got, expected)
 
 
 def _plan(bundle: Path, *arguments: Any, **options: Any) -> StepPlan:
