@@ -33,16 +33,27 @@ def main() -> None:
     parser.add_argument("--sampler", default="build/cpp/dpmrt_sample")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", help="threads inside one operator, for both; one spares a busy machine")
     options = parser.parse_args()
     dpmrt = str(Path(sys.executable).with_name("dpmrt"))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         plan, ours, theirs = f"{folder}/digits.steps", f"{folder}/cpp.png", f"{folder}/python.png"
         run_process([dpmrt, "sample", "digits", "--steps", str(options.steps), "--save-plan", plan, "-o", theirs])
+        threads = [] if options.threads is None else ["--threads", options.threads]
         for name, request in REQUESTS.items():
             commands = {
-                "C++": [options.sampler, str(shipped_bundle("digits")), "--plan", plan, "-o", ours, *request],
-                "Python": [dpmrt, "sample", "digits", "--plan", plan, "-o", theirs, *request],
+                "C++": [
+                    options.sampler,
+                    str(shipped_bundle("digits")),
+                    "--plan",
+                    plan,
+                    "-o",
+                    ours,
+                    *request,
+                    *threads,
+                ],
+                "Python": [dpmrt, "sample", "digits", "--plan", plan, "-o", theirs, *request, *threads],
             }
             costs: dict[str, list[ProcessCost]] = {language: [] for language in commands}
             for run in range(options.runs + 1):
@@ -58,13 +69,14 @@ def main() -> None:
                         f"{name}, {language}",
                         f"{statistics.median(seconds):.3f}",
                         f"{min(seconds):.3f}",
+                        f"{min(cost.processor for cost in measured):.3f}",
                         f"{max(cost.peak_mb for cost in measured):.0f}",
                         f"{apart}",
                     ]
                 )
     table(
         f"Process start to PNG, {options.steps} steps, {options.runs} runs in turn",
-        ["", "seconds (median)", "best", "peak MB", "levels apart"],
+        ["", "seconds (median)", "best", "of processors", "peak MB", "levels apart"],
         rows,
     )
 

@@ -17,9 +17,9 @@ from tiny_bundles import Make, write_bundle
 from tiny_conditioned import write_conditioned
 
 from dpmrt.engines import Axis, shipped_bundle
-from dpmrt.errors import BundleError
+from dpmrt.errors import BundleError, OptionError
 from dpmrt.runtime import load
-from dpmrt.solvers_np import StepPlan
+from dpmrt.solvers_np import StepPlan, compile_plan
 
 TEXT = {"encoder_hidden_states": ("float16", ("batch", "words", 3)), "time_ids": ("float32", ("batch", 6))}
 
@@ -172,6 +172,16 @@ def test_sessions_that_do_not_fit_are_refused_in_python_s_words(sanitized: Path,
     )
     masked = write_conditioned(tmp_path / "masked", sample=("batch", 3, 8, 8), channels=1)
     assert "takes more channels than the state has" in refuse("extra", masked)
+
+
+def test_a_plan_for_another_prediction_is_refused(built: Path, tmp_path: Path) -> None:
+    plan = compile_plan("ddim", "linear", 4, prediction="v_prediction")
+    plan.save(tmp_path / "plan.steps")
+    command = [built / "dpmrt_sample", shipped_bundle("digits"), "--plan", "plan.steps", "-o", "o.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    with load("digits") as pipeline, pytest.raises(OptionError) as caught:
+        pipeline.sample(plan=plan)
+    assert (done.returncode, done.stderr) == (1, f"error: {caught.value}\n")
 
 
 def test_a_manifest_that_is_not_the_graph_s_is_refused(sanitized: Path, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ void sample(const Options &options) {
     dpmrt_onnxruntime_params params = dpmrt_onnxruntime_default_params();
     params.threads = options.threads;
     const auto plan = dpmrt::Plan::load(options.plan);
+    dpmrt::check(dpmrt_bundle_check_plan(bundle.get(), plan.get(), &error), error);
     const auto network = made<Network>(
         [&](auto **into, dpmrt_error *text) { return dpmrt_onnxruntime_open(bundle.get(), &params, into, text); });
     const dpmrt_onnxruntime_use use{network.get(), conditions.get()};

@@ -107,7 +107,8 @@ dpmrt_status dpmrt_plan_describe(const dpmrt_plan *plan, dpmrt_plan_info *info, 
                  table.parts,
                  table.init_scale,
                  {table.start.state, table.start.other},
-                 {table.end.state, table.end.other}};
+                 {table.end.state, table.end.other},
+                 table.prediction.empty() ? nullptr : table.prediction.c_str()};
     });
 }
 

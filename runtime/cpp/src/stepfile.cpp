@@ -58,6 +58,9 @@ public:
         plan.slots = slots_;
         numbers(plan);
         instructions(plan);
+        const Json *meta = header_.find("meta");
+        const Json *prediction = meta == nullptr ? nullptr : meta->find("prediction");
+        if (prediction != nullptr && prediction->is(Json::Kind::text)) plan.prediction = prediction->text();
         plan.validate(source_);
         return plan;
     }

@@ -1,4 +1,4 @@
-// Samples two images from a bundle by a plan, in four threads over one network, and writes what each of them got.
+// Samples two images from a bundle by a plan, in eight threads over one network, and writes what each of them got.
 #include <cmath>
 #include <thread>
 
@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::size_t kBatch = 2;
 constexpr std::size_t kFree = 5;  // a side that graph and axes leave open
-constexpr int kThreads = 4;
+constexpr int kThreads = 8;
 
 dpmrt_error error;
 

@@ -48,6 +48,9 @@ typedef struct dpmrt_bundle_info {
 /* Fills in what is known of a bundle. */
 DPMRT_API dpmrt_status dpmrt_bundle_describe(const dpmrt_bundle *bundle, dpmrt_bundle_info *info, dpmrt_error *error);
 
+/* Refuses a plan that was made for a network that predicts something else than the bundle's. */
+DPMRT_API dpmrt_status dpmrt_bundle_check_plan(const dpmrt_bundle *bundle, const dpmrt_plan *plan, dpmrt_error *error);
+
 typedef enum dpmrt_network {
     DPMRT_NETWORK_UNET = 0,       /* every bundle has it */
     DPMRT_NETWORK_CLASSIFIER = 1, /* the gradient of a classifier */

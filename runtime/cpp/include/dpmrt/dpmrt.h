@@ -94,6 +94,7 @@ typedef struct dpmrt_plan_info {
     double init_scale; /* sampling from nothing begins at init_scale times unit noise */
     double start[2];   /* an edit of x0 begins at start[0] * x0 + start[1] * noise */
     double end[2];     /* signal and noise that the result holds, mostly 1 and 0 */
+    const char *prediction; /* what its network predicts, as "epsilon"; NULL where it does not say. The plan's own */
 } dpmrt_plan_info;
 
 /* Reads a step file. The plan is the caller's, to free. */

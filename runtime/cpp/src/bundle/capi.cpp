@@ -106,6 +106,19 @@ dpmrt_status dpmrt_bundle_describe(const dpmrt_bundle *bundle, dpmrt_bundle_info
     });
 }
 
+dpmrt_status dpmrt_bundle_check_plan(const dpmrt_bundle *bundle, const dpmrt_plan *plan, dpmrt_error *error) {
+    return guarded(error, [&] {
+        needed(bundle, "bundle");
+        needed(plan, "plan");
+        dpmrt_plan_info info;
+        dpmrt_plan_describe(plan, &info, nullptr);
+        const std::string &trained = bundle->open.manifest.prediction;
+        if (info.prediction == nullptr || info.prediction == trained) return;
+        fail(DPMRT_ERROR_ARGUMENT, "the plan is for a network that predicts something else", info.prediction, trained,
+             "compile it with Pipeline.plan(...) / --save-plan for this bundle, with its schedule and prediction");
+    });
+}
+
 dpmrt_status dpmrt_bundle_network(const dpmrt_bundle *bundle, dpmrt_network network, dpmrt_network_info *info,
                                   dpmrt_error *error) {
     return guarded(error, [&] {
