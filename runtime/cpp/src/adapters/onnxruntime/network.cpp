@@ -1,7 +1,6 @@
 #include "network.h"
 
 #include <filesystem>
-#include <limits>
 
 namespace dpmrt_adapter {
 namespace {
@@ -9,13 +8,16 @@ namespace {
 constexpr char kAgain[] = "export the network again: dpmrt export SOURCE -o BUNDLE";
 
 dpmrt_tensor_type type_of(ONNXTensorElementDataType type, const std::string &name) {
-    switch (type) {
-        case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT: return DPMRT_TENSOR_FLOAT32;
-        case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16: return DPMRT_TENSOR_FLOAT16;
-        case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16: return DPMRT_TENSOR_BFLOAT16;
-        case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64: return DPMRT_TENSOR_INT64;
-        case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32: return DPMRT_TENSOR_INT32;
-        default: break;
+    constexpr struct {
+        ONNXTensorElementDataType theirs;
+        dpmrt_tensor_type ours;
+    } kTypes[] = {{ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, DPMRT_TENSOR_FLOAT32},
+                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, DPMRT_TENSOR_FLOAT16},
+                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16, DPMRT_TENSOR_BFLOAT16},
+                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, DPMRT_TENSOR_INT64},
+                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, DPMRT_TENSOR_INT32}};
+    for (const auto &one : kTypes) {
+        if (one.theirs == type) return one.ours;
     }
     refuse(DPMRT_ERROR_FORMAT, "`" + name + "` has a type that dpmrt cannot bind", "element type " + std::to_string(type),
            "float32, float16, bfloat16, int64 or int32");
