@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_bundles import Make, write_bundle
 from tiny_conditioned import write_conditioned
 
-from dpmrt.engines import Axis, shipped_bundle
+from dpmrt.engines import Axis, Precision, record_file, shipped_bundle
 from dpmrt.errors import BundleError, OptionError
 from dpmrt.runtime import load
 from dpmrt.solvers_np import StepPlan, compile_plan
@@ -131,6 +131,24 @@ def test_conditions_of_any_name(sanitized: Path, tmp_path: Path, folded: bool) -
         expected = pipeline.sample(2, seed=3, plan=plan, **request)
     got = sampled(sanitized, bundle, plan, tmp_path, shape="4,6,8", guidance=1.0 if folded else 3.0)
     check_near(got, expected)
+
+
+def test_a_graph_of_bf16_runs_by_its_emulated_twin(built: Path, tmp_path: Path) -> None:
+    precision = Precision("bf16", emulated="unet/emulated.onnx")
+    bundle = write_conditioned(tmp_path / "bundle", sample=("batch", 1, 8, 8), precision=precision)
+    graph = bundle / "unet/model.onnx"
+    (bundle / "unet/emulated.onnx").write_bytes(graph.read_bytes())
+    # an operator that ONNX Runtime does not know
+    graph.write_bytes(graph.read_bytes().replace(b"Reshape", b"Reshapf"))
+    manifest = json.loads((bundle / "dpmrt.json").read_text())
+    for name in ("unet/model.onnx", "unet/emulated.onnx"):
+        record = record_file(bundle / name)
+        manifest["files"][name] = {"bytes": record.bytes, "sha256": record.sha256}
+    (bundle / "dpmrt.json").write_text(json.dumps(manifest))
+    with load(bundle) as pipeline:
+        plan = pipeline.plan(4)
+        expected = pipeline.sample(2, seed=3, plan=plan)
+    check_near(sampled(built, bundle, plan, tmp_path), expected)
 
 
 def _plan(bundle: Path, *arguments: Any, **options: Any) -> StepPlan:
