@@ -33,10 +33,11 @@ def best_of(function: Callable[[], object], runs: int) -> float:
 
 @dataclass(frozen=True)
 class ProcessCost:
-    """What one process took: seconds from its start to its end, and the largest memory it held."""
+    """What one process took: seconds from its start to its end, those of processors, and the most memory it held."""
 
     seconds: float
     peak_mb: float
+    processor: float
 
 
 def run_process(command: Sequence[str]) -> ProcessCost:
@@ -49,7 +50,7 @@ def run_process(command: Sequence[str]) -> ProcessCost:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{output}")
-    return ProcessCost(seconds, usage.ru_maxrss / 1024)
+    return ProcessCost(seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -1,6 +1,7 @@
 """Every benchmark, one after another. Each also runs alone and has its own --help.
 
-large_export.py is left out: it takes 15 minutes and as many gigabytes of disk; quality_per_call.py as long.
+large_export.py is left out: it takes 15 minutes and as many gigabytes of disk; quality_per_call.py as long;
+cpp_start.py needs the C++ runtime to be built.
 """
 
 from __future__ import annotations

@@ -4,10 +4,9 @@
 // otherwise be the same to the linker.
 #pragma once
 
-#include <cstdarg>
-#include <cstdio>
 #include <exception>
 #include <string>
+#include <string_view>
 
 #include "dpmrt/dpmrt.h"
 
@@ -16,41 +15,31 @@ namespace dpmrt_core {
 // The four parts of an error, as in Python: what is wrong, what arrived, what was expected, and what to do.
 class Failure : public std::exception {
 public:
-    Failure(dpmrt_status status, const std::string &what, const std::string &got = {}, const std::string &expected = {},
-            const std::string &fix = {})
-        : status_(status), text_(what) {
-        add("got:      ", got);
-        add("expected: ", expected);
-        add("fix:      ", fix);
-    }
+    Failure(dpmrt_status status, std::string_view what, std::string_view got = {}, std::string_view expected = {},
+            std::string_view fix = {});
+    ~Failure() override;
+    Failure(const Failure &) = default;
+    Failure &operator=(const Failure &) = default;
 
     dpmrt_status status() const noexcept { return status_; }
     const char *what() const noexcept override { return text_.c_str(); }
 
 private:
-    void add(const char *label, const std::string &value) {
-        if (!value.empty()) text_ += std::string("\n  ") + label + value;
-    }
+    void add(const char *label, std::string_view value);
 
     dpmrt_status status_;
     std::string text_;
 };
 
+// Throws a Failure.
+[[noreturn]] void fail(dpmrt_status status, std::string_view what, std::string_view got = {},
+                       std::string_view expected = {}, std::string_view fix = {});
+
 // printf into a string.
 #if defined(__GNUC__)
 __attribute__((format(printf, 1, 2)))
 #endif
-inline std::string
-format(const char *pattern, ...) {
-    va_list arguments, again;
-    va_start(arguments, pattern);
-    va_copy(again, arguments);
-    const int length = std::vsnprintf(nullptr, 0, pattern, arguments);
-    va_end(arguments);
-    std::string text(length > 0 ? static_cast<std::size_t>(length) : 0, '\0');
-    std::vsnprintf(text.data(), text.size() + 1, pattern, again);
-    va_end(again);
-    return text;
-}
+std::string
+format(const char *pattern, ...);
 
 }  // namespace dpmrt_core

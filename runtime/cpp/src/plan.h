@@ -65,6 +65,8 @@ struct Plan {
     Pair end{1, 0};
     int parts = 1;
     std::size_t slots = 0;
+    // What the network that it is for predicts; empty where the file does not say.
+    std::string prediction;
 
     std::size_t rows() const { return t.size(); }
     std::size_t calls() const;
