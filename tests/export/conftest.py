@@ -18,6 +18,7 @@ if find_spec("torch") is None or find_spec("diffusers") is None:
 _HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that read the same trace, or share their module's fixtures, in one worker: tracing takes longest."""
     for item in items:

@@ -32,6 +32,7 @@ HALF_FILES = [
     "unet/emulated.onnx",
     "unet/model.onnx",
     "unet/model.onnx_data",
+    "unet/weights.json",
 ]
 Export = Callable[..., Path]
 
