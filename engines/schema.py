@@ -27,7 +27,7 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Role
     name: str
     dtype: DType
-    shape: tuple[int | str, ...]
+    shape: tuple[Size | str, ...]
 
 
 class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,21 @@ def write_case(path: Path, plan: StepPlan, dtype: Any = np.float32, seed: int = 
     recorded = np.stack(noise) if noise else None
     x = x_T * dtype(plan.init_scale)
     result = run_plan(plan, lambda x, t: network(x, t, plan.parts), x, noise=recorded)
+    path.write_bytes(encode_case(plan, dtype, seed, x_T, noise, result))
+
+
+def encode_case(
+    plan: StepPlan, dtype: Any, seed: int, x_T: NDArray[Any], noise: Sequence[NDArray[Any]], result: NDArray[Any]
+) -> bytes:
+    """Return a case as runtime/cpp/tests/cases.h reads it."""
     whole = lambda number: struct.pack("<Q", number)  # noqa: E731
     data = plan.to_bytes()
     parts = [whole(0 if dtype is np.float32 else 1), whole(seed), whole(len(SHAPE)), *map(whole, SHAPE)]
     parts += [whole(len(data)), data]
-    for array in (x_T, np.zeros(0) if recorded is None else recorded, result):
+    for array in (x_T, np.stack(noise) if noise else np.zeros(0), result):
         values = np.asarray(array, "<f8").ravel()
         parts += [whole(values.size), values.tobytes()]
-    path.write_bytes(b"".join(parts))
+    return b"".join(parts)
 
 
 def write_golden(folder: Path) -> None:

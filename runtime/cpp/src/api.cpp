@@ -1,13 +1,12 @@
 // The C functions: arguments checked, exceptions turned into a status and a text.
-#include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <memory>
-#include <new>
 
 #include "dpmrt/dpmrt.h"
 #include "executor.h"
 #include "failure.h"
+#include "guidance.h"
+#include "guard.h"
 #include "noise.h"
 #include "plan.h"
 
@@ -30,38 +29,8 @@ struct dpmrt_noise {
 namespace {
 
 using dpmrt_core::Failure;
-
-dpmrt_status report(dpmrt_error *error, dpmrt_status status, const char *text) {
-    if (error != nullptr) {
-        const std::size_t length = std::min(std::strlen(text), sizeof error->text - 1);
-        std::memcpy(error->text, text, length);
-        error->text[length] = '\0';
-    }
-    return status;
-}
-
-template <class Work>
-dpmrt_status guarded(dpmrt_error *error, Work work) noexcept {
-    try {
-        work();
-        if (error != nullptr) error->text[0] = '\0';
-        return DPMRT_OK;
-    } catch (const Failure &failure) {
-        return report(error, failure.status(), failure.what());
-    } catch (const std::bad_alloc &) {
-        return report(error, DPMRT_ERROR_MEMORY, "out of memory");
-    } catch (const std::exception &failure) {
-        return report(error, DPMRT_ERROR_INTERNAL, failure.what());
-    } catch (...) {
-        return report(error, DPMRT_ERROR_INTERNAL, "an exception of an unknown kind, perhaps from a callback");
-    }
-}
-
-void needed(const void *pointer, const char *name) {
-    if (pointer == nullptr) {
-        throw Failure(DPMRT_ERROR_ARGUMENT, std::string(name) + " is missing", "NULL", "a pointer");
-    }
-}
+using dpmrt_core::guarded;
+using dpmrt_core::needed;
 
 // One run at a time: whoever comes second is told so.
 class Turn {
@@ -159,7 +128,11 @@ dpmrt_status dpmrt_plan_times(const dpmrt_plan *plan, double *times, size_t coun
 
 dpmrt_session_params dpmrt_session_default_params(void) { return dpmrt_session_params{}; }
 
-dpmrt_run_params dpmrt_run_default_params(void) { return dpmrt_run_params{}; }
+dpmrt_run_params dpmrt_run_default_params(void) {
+    dpmrt_run_params made{};
+    made.guidance = dpmrt_core::no_guidance();
+    return made;
+}
 
 dpmrt_status dpmrt_session_create(const dpmrt_plan *plan, const dpmrt_engine *engine,
                                   const dpmrt_session_params *params, dpmrt_session **session, dpmrt_error *error) {

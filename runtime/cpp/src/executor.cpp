@@ -8,6 +8,7 @@
 
 #include "composition.h"
 #include "instructions.h"
+#include "network_call.h"
 #include "noise.h"
 #include "passes.h"
 
@@ -17,22 +18,12 @@ namespace {
 // Rows begin apart from multiples of the cache's period, so that equal offsets do not share its sets.
 constexpr std::size_t kSetApart = 5;
 
-std::string where(std::size_t call, std::size_t calls, double t) {
-    return format("call %zu of %zu, t = %g", call, calls, t);
-}
-
-Failure failed(dpmrt_status status, const char *what, const dpmrt_error &error) {
-    const std::string got = error.text[0] != '\0' ? std::string(error.text, strnlen(error.text, sizeof error.text))
-                                                  : std::string("status ") + dpmrt_status_name(status);
-    return {status, what, got};
-}
-
 template <class Real>
 class Bound final : public Executor {
 public:
     Bound(std::shared_ptr<const Plan> plan, const dpmrt_engine &engine, const dpmrt_session_params &params)
-        : plan_(std::move(plan)), engine_(engine), shape_(params.shape, params.shape + params.rank) {
-        sizes();
+        : plan_(std::move(plan)), shape_(params.shape, params.shape + params.rank) {
+        sizes(params.guided != 0);
         const Layout layout = Layout::of(*plan_);
         allocate(params.allocator, layout);
         const auto pass = [&](const Update &update) { return Pass<Real>(update, rows_, pitch_, size_, layout.state); };
@@ -44,23 +35,22 @@ public:
             if (step.before) before.emplace(pass(*step.before));
             script_.push_back({std::move(step), std::move(before), std::move(after)});
         }
-        bind(sizeof(Real) == sizeof(float) ? DPMRT_FLOAT32 : DPMRT_FLOAT64, layout);
+        network_.emplace(*plan_, engine, params, rows_ + layout.input * pitch_,
+                         std::vector<void *>(slots_.begin(), slots_.end()));
     }
 
     Bound(const Bound &) = delete;
     Bound &operator=(const Bound &) = delete;
-    ~Bound() override {
-        if (engine_.unbind != nullptr && is_bound_) engine_.unbind(engine_.user, bound_);
-    }
 
     void run(const dpmrt_run_params &params, void *out) override {
         TorchNoise stream(params.seed);
+        network_->begin(params.guidance);
         begin(params, stream);
         if (prologue_) prologue_->apply();
         std::size_t calls = 0;
         for (const Row &row : script_) {
             const Step &step = row.step;
-            if (step.out >= 0) call(calls, step);
+            if (step.out >= 0) network_->call(calls, static_cast<std::size_t>(step.out));
             if (row.before) {
                 row.before->apply();
                 if (step.instruction) {
@@ -85,9 +75,9 @@ private:
         Pass<Real> after;
     };
 
-    void sizes() {
+    void sizes(bool guided) {
         size_ = 1;
-        const std::size_t most = std::numeric_limits<std::ptrdiff_t>::max() / sizeof(Real) / 64;
+        const std::size_t most = std::numeric_limits<std::ptrdiff_t>::max() / sizeof(Real) / 64 / (guided ? 2 : 1);
         for (const std::size_t side : shape_) {
             if (side == 0 || side > most / size_) {
                 throw Failure(DPMRT_ERROR_SHAPE, "a side of the shape is out of range", format("%zu", side),
@@ -108,28 +98,8 @@ private:
         z_ = layout.noise ? rows_ + *layout.noise * pitch_ : nullptr;
         scratch_memory_ = Buffer(allocator, scratch_size(*plan_, sample_) * sizeof(Real));
         scratch_ = static_cast<Real *>(scratch_memory_.data());
-        if (plan_->parts == 2) {
-            whole_memory_ = Buffer(allocator, 2 * size_ * sizeof(Real));
-            whole_ = static_cast<Real *>(whole_memory_.data());
-        }
         // The generator gives single precision.
         if (sizeof(Real) != sizeof(float)) single_memory_ = Buffer(allocator, size_ * sizeof(float));
-    }
-
-    void bind(dpmrt_dtype dtype, const Layout &layout) {
-        for (Real *slot : slots_) outputs_.push_back(whole_ != nullptr ? whole_ : slot);
-        for (std::size_t row = 0; row < plan_->rows(); ++row) {
-            if (plan_->out[row] >= 0) times_.push_back(plan_->t[row]);
-        }
-        binding_ = {dtype,           shape_.size(),    shape_.data(), plan_->parts,  rows_ + layout.input * pitch_,
-                    outputs_.data(), outputs_.size(), times_.data(), times_.size()};
-        bound_ = &binding_;
-        if (engine_.bind != nullptr) {
-            dpmrt_error error{};
-            const dpmrt_status status = engine_.bind(engine_.user, &binding_, &bound_, &error);
-            if (status != DPMRT_OK) throw failed(status, "the engine could not be bound to the session", error);
-        }
-        is_bound_ = true;
     }
 
     void begin(const dpmrt_run_params &params, TorchNoise &stream) {
@@ -157,22 +127,6 @@ private:
         }
     }
 
-    void call(std::size_t index, const Step &step) {
-        dpmrt_error error{};
-        const dpmrt_status status =
-            engine_.run(engine_.user, bound_, index, step.t, static_cast<std::size_t>(step.out), &error);
-        if (status == DPMRT_CANCELLED) throw Failure(status, "sampling was cancelled by the engine");
-        if (status != DPMRT_OK) {
-            Failure failure = failed(status, "the engine failed", error);
-            throw Failure(DPMRT_ERROR_ENGINE, failure.what(), {}, where(index + 1, plan_->calls(), step.t));
-        }
-        if (whole_ == nullptr) return;
-        for (std::size_t k = 0; k < shape_[0]; ++k) {
-            std::memcpy(slots_[static_cast<std::size_t>(step.out)] + k * sample_, whole_ + 2 * k * sample_,
-                        sample_ * sizeof(Real));
-        }
-    }
-
     void draw(const dpmrt_run_params &params, TorchNoise &stream, const Step &step, std::size_t calls) {
         if (params.noise == nullptr) {
             normal(stream, z_);
@@ -181,8 +135,8 @@ private:
             const dpmrt_status status =
                 params.noise(params.noise_user, z_, size_, step.span.state, step.span.other, &error);
             if (status != DPMRT_OK) {
-                throw Failure(DPMRT_ERROR_NOISE, failed(status, "the noise callback failed", error).what(), {},
-                              where(calls + 1, plan_->calls(), step.t));
+                throw Failure(DPMRT_ERROR_NOISE, callback_failed(status, "the noise callback failed", error).what(), {},
+                              where(calls + 1, network_->times().size(), step.t));
             }
         }
         if (!step.noise_instruction) return;
@@ -190,21 +144,21 @@ private:
             if (apply_langevin(*langevin, slots_[step.slot], z_, shape_[0], sample_)) return;
             if (!finite(slots_[step.slot], size_) || !finite(z_, size_)) explain(step, calls);
             throw Failure(DPMRT_ERROR_NONFINITE, "a Langevin corrector cannot set its step by the norm of the score",
-                          "a norm of zero, or beyond what numbers hold: " + where(calls + 1, times_.size(), step.t),
+                          "a norm of zero, or beyond what numbers hold: " + where(calls + 1, network_->times().size(), step.t),
                           "a score with a finite norm above zero",
                           "check the network's output; corrector='annealed-langevin' has steps that measure nothing");
         }
-        if (whole_ != nullptr) {
-            apply_to_noise(*step.noise_instruction, z_, whole_ + sample_, shape_[0], sample_, 2 * sample_);
+        if (const auto *second = static_cast<const Real *>(network_->second())) {
+            apply_to_noise(*step.noise_instruction, z_, second, shape_[0], sample_, 2 * sample_);
         }
     }
 
     void tell(const dpmrt_run_params &params, std::size_t calls, double t) const {
         if (params.progress == nullptr) return;
-        const dpmrt_progress progress{calls, times_.size(), t, state_};
+        const dpmrt_progress progress{calls, network_->times().size(), t, state_};
         if (params.progress(params.progress_user, &progress) != 0) {
             throw Failure(DPMRT_CANCELLED, "sampling was cancelled by its callback",
-                          format("after call %zu of %zu", calls, times_.size()));
+                          format("after call %zu of %zu", calls, network_->times().size()));
         }
     }
 
@@ -223,29 +177,23 @@ private:
                                           : "the noise source gave NaN or infinity";
             fix = "";
         }
-        throw Failure(DPMRT_ERROR_NONFINITE, what, where(calls + 1, times_.size(), step.t), "finite numbers", fix);
+        throw Failure(DPMRT_ERROR_NONFINITE, what, where(calls + 1, network_->times().size(), step.t), "finite numbers", fix);
     }
 
     std::shared_ptr<const Plan> plan_;
-    dpmrt_engine engine_;
     std::vector<std::size_t> shape_;
     std::size_t size_ = 0;
     std::size_t sample_ = 0;
     std::size_t pitch_ = 0;
-    Buffer memory_, scratch_memory_, whole_memory_, single_memory_;
+    Buffer memory_, scratch_memory_, single_memory_;
     Real *rows_ = nullptr;
     Real *state_ = nullptr;
     Real *z_ = nullptr;
     Real *scratch_ = nullptr;
-    Real *whole_ = nullptr;  // an output of two parts
     std::vector<Real *> slots_;
-    std::vector<void *> outputs_;
-    std::vector<double> times_;
     std::optional<Pass<Real>> prologue_;
     std::vector<Row> script_;
-    dpmrt_binding binding_{};
-    void *bound_ = nullptr;
-    bool is_bound_ = false;
+    std::optional<NetworkCall> network_;
     bool clean_ = true;
 };
 
@@ -258,6 +206,10 @@ std::unique_ptr<Executor> Executor::make(std::shared_ptr<const Plan> plan, const
         throw Failure(DPMRT_ERROR_SHAPE, "the shape needs a batch axis and at least one more",
                       format("rank %zu", params.rank), format("2 to %d", DPMRT_MAX_RANK),
                       "set rank and shape in the session's parameters");
+    }
+    if (params.guided == 0 && params.guided_alone != 0) {
+        throw Failure(DPMRT_ERROR_ARGUMENT, "the first half is asked for alone, and there is no other",
+                      "guided_alone, and not guided", "both", "set `guided` in the session's parameters");
     }
     if (params.allocator.allocate != nullptr && params.allocator.release == nullptr) {
         throw Failure(DPMRT_ERROR_ARGUMENT, "the allocator has no release callback", "NULL");

@@ -10,9 +10,10 @@ namespace dpmrt_core {
 
 class JsonReader {
 public:
-    explicit JsonReader(std::string_view text) : text_(text) {}
+    JsonReader(std::string_view text, bool lax) : text_(text), lax_(lax) {}
 
     Json document() {
+        if (!is_utf8(text_)) fail("bytes that are not UTF-8");
         Json value = read(0);
         space();
         if (at_ != text_.size()) fail("something after the value");
@@ -106,7 +107,22 @@ private:
         ++at_;
     }
 
+    bool special(Json &value) {
+        constexpr struct {
+            std::string_view word;
+            double number;
+        } kSpecial[] = {{"NaN", NAN}, {"Infinity", HUGE_VAL}, {"-Infinity", -HUGE_VAL}};
+        for (const auto &one : kSpecial) {
+            if (text_.substr(at_, one.word.size()) != one.word) continue;
+            word(one.word, value, Json::Kind::number, one.number);
+            value.text_ = one.word;
+            return true;
+        }
+        return false;
+    }
+
     void number(Json &value) {
+        if (lax_ && special(value)) return;
         const std::size_t begin = at_;
         if (peek() == '-') ++at_;
         if (peek() == '0') {
@@ -124,9 +140,22 @@ private:
             digits("no digits in the exponent");
         }
         value.kind_ = Json::Kind::number;
+        value.text_ = std::string(text_.substr(begin, at_ - begin));
         const auto parsed = std::from_chars(text_.data() + begin, text_.data() + at_, value.number_);
-        if (parsed.ec == std::errc::result_out_of_range) fail("a number out of range");
-        if (parsed.ec != std::errc{} || !std::isfinite(value.number_)) fail("no number");
+        if (parsed.ec == std::errc::result_out_of_range) {
+            value.number_ = beyond(value.text_);
+        } else if (parsed.ec != std::errc{}) {
+            fail("no number");
+        }
+    }
+
+    // What a number is that no double holds: infinite, or too near to zero.
+    static double beyond(const std::string &text) {
+        const std::size_t digit = text.find_first_of("123456789");
+        const std::size_t mark = text.find_first_of("eE");
+        const bool shrinks = mark != std::string::npos ? text[mark + 1] == '-' : text.find('.') < digit;
+        const double size = shrinks ? 0.0 : HUGE_VAL;
+        return text[0] == '-' ? -size : size;
     }
 
     void digits(const char *what) {
@@ -206,10 +235,29 @@ private:
     }
 
     std::string_view text_;
+    bool lax_;
     std::size_t at_ = 0;
 };
 
-Json Json::parse(std::string_view text) { return JsonReader(text).document(); }
+bool is_utf8(std::string_view bytes) {
+    for (std::size_t at = 0; at < bytes.size();) {
+        const auto first = static_cast<unsigned char>(bytes[at++]);
+        if (first < 0x80) continue;
+        const int rest = first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : 1;
+        if (first < 0xC2 || first > 0xF4) return false;
+        std::uint32_t code = first & (0x3FU >> static_cast<unsigned>(rest));
+        for (int k = 0; k < rest; ++k) {
+            const auto next = at < bytes.size() ? static_cast<unsigned char>(bytes[at++]) : 0U;
+            if ((next & 0xC0U) != 0x80U) return false;
+            code = code << 6U | (next & 0x3FU);
+        }
+        constexpr std::uint32_t kLeast[] = {0, 0x80, 0x800, 0x10000};
+        if (code < kLeast[rest] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return false;
+    }
+    return true;
+}
+
+Json Json::parse(std::string_view text, bool lax) { return JsonReader(text, lax).document(); }
 
 const Json *Json::find(std::string_view key) const {
     for (std::size_t k = 0; k < keys_.size(); ++k) {

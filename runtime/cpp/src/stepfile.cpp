@@ -1,5 +1,6 @@
 // The step file: little-endian arrays behind a JSON header, with a checksum at the end. docs/stepfile.md specifies it.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -185,7 +186,7 @@ private:
     }
 
     double number(const Json *value, const char *name) const {
-        if (value == nullptr || !value->is(Json::Kind::number)) {
+        if (value == nullptr || !value->is(Json::Kind::number) || !std::isfinite(value->number())) {
             refuse(format("has no %s in its header", name), value == nullptr ? "nothing" : value->name(),
                    "plain numbers");
         }
@@ -229,7 +230,9 @@ private:
         if (name == nullptr || !name->is(Json::Kind::text)) unknown_instruction(entry);
         const auto field = [&](const char *key) {
             const Json *value = entry.find(key);
-            if (value == nullptr || !value->is(Json::Kind::number)) unknown_instruction(entry);
+            if (value == nullptr || !value->is(Json::Kind::number) || !std::isfinite(value->number())) {
+                unknown_instruction(entry);
+            }
             return value->number();
         };
         const auto fields = [&](std::size_t count) {

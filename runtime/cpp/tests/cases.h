@@ -108,7 +108,6 @@ public:
         return one_;
     }
 
-private:
     void take(void *into, std::size_t size) {
         REQUIRE(size <= bytes_.size() - at_);
         if (size > 0) std::memcpy(into, bytes_.data() + at_, size);
@@ -127,20 +126,25 @@ private:
         return values;
     }
 
+private:
     std::vector<std::uint8_t> bytes_;
     std::size_t at_ = 0;
     Case one_;
 };
 
-inline std::vector<Case> read_cases(const char *folder) {
+inline std::vector<std::filesystem::path> files_of(const char *folder, const char *kind) {
     std::vector<std::filesystem::path> paths;
     for (const auto &entry : std::filesystem::directory_iterator(folder)) {
-        if (entry.path().extension() == ".golden") paths.push_back(entry.path());
+        if (entry.path().extension() == kind) paths.push_back(entry.path());
     }
     std::sort(paths.begin(), paths.end());
     REQUIRE(!paths.empty());
+    return paths;
+}
+
+inline std::vector<Case> read_cases(const char *folder) {
     std::vector<Case> cases;
-    for (const auto &path : paths) cases.push_back(CaseReader(path).read());
+    for (const auto &path : files_of(folder, ".golden")) cases.push_back(CaseReader(path).read());
     return cases;
 }
 

@@ -129,6 +129,7 @@ typedef struct dpmrt_binding {
     size_t output_count;
     const double *times;   /* the time of every call, in order */
     size_t calls;
+    int guided;            /* 1: the batch is doubled; its first half is conditioned, its second is not */
 } dpmrt_binding;
 
 /*
@@ -167,6 +168,13 @@ typedef struct dpmrt_session_params {
     dpmrt_allocator allocator;     /* the library's own when `allocate` is NULL */
     void (*log)(void *user, dpmrt_log_level level, const char *text); /* none when NULL */
     void *log_user;
+    /*
+     * Classifier-free guidance: 1 binds the engine to a doubled batch (dpmrt_binding.guided), of which the session makes one
+     * output; runs say how strongly. `guided_alone` binds the engine to the conditioned half too, by itself, and runs that
+     * alone at calls whose scales are all 1, as outside of an interval.
+     */
+    int guided;
+    int guided_alone;
 } dpmrt_session_params;
 
 /* Returns parameters in float32 with the library's allocator; the shape is still to be set. */
@@ -191,6 +199,35 @@ typedef struct dpmrt_progress {
     const void *x;
 } dpmrt_progress;
 
+typedef enum dpmrt_guidance_schedule {
+    DPMRT_SCHEDULE_CONSTANT = 0,
+    DPMRT_SCHEDULE_LINEAR = 1, /* from 1 at the first call to the scale at the last */
+    DPMRT_SCHEDULE_COSINE = 2  /* the same on half a wave */
+} dpmrt_guidance_schedule;
+
+typedef enum dpmrt_guidance_unit {
+    DPMRT_UNIT_PROGRESS = 0, /* 0 at the first network call and 1 at the last */
+    DPMRT_UNIT_TIME = 1,     /* the network's time */
+    DPMRT_UNIT_SIGMA = 2     /* the ratio of noise to signal */
+} dpmrt_guidance_unit;
+
+/*
+ * Classifier-free guidance: null + scale * (given - null). A scale of 1 is none; a session that was made without
+ * guidance takes no other.
+ */
+typedef struct dpmrt_guidance {
+    double scale;         /* of all samples */
+    const double *scales; /* instead, one for each sample; NULL for `scale` */
+    size_t scale_count;
+    int schedule;         /* a dpmrt_guidance_schedule */
+    const double *table;  /* instead of all that, a scale for each call, or for each call and sample; NULL for none */
+    size_t table_calls;
+    size_t table_samples; /* 1, or as many as there are */
+    double low, high;     /* where guidance acts, both included; elsewhere the scale is 1. Without bounds by default */
+    int unit;             /* a dpmrt_guidance_unit, of low and high */
+    double rescale;       /* 0 to 1: brings each sample's deviation back to that of the conditioned output */
+} dpmrt_guidance;
+
 typedef struct dpmrt_run_params {
     uint64_t seed;       /* of the initial and the fresh noise, as torch's CPU generator */
     const void *x_T;     /* unit noise in the session's dtype, instead of the seed's first draw; NULL for that */
@@ -204,9 +241,10 @@ typedef struct dpmrt_run_params {
     /* Called after each network call; anything but 0 stops the run with DPMRT_CANCELLED. */
     int (*progress)(void *user, const dpmrt_progress *progress);
     void *progress_user;
+    dpmrt_guidance guidance; /* its arrays are read during the run */
 } dpmrt_run_params;
 
-/* Returns parameters with seed 0 and no callbacks. */
+/* Returns parameters with seed 0, no callbacks and no guidance. */
 DPMRT_API dpmrt_run_params dpmrt_run_default_params(void);
 
 /*

@@ -11,6 +11,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -81,6 +82,7 @@ struct Call {
     std::size_t x_size;
     float *out;
     std::size_t out_size;
+    bool guided;  // the batch is doubled: the first half is conditioned, the second is not
 };
 
 // A plan bound to a network, which is a function or an engine of callbacks, and a shape, in float32.
@@ -90,21 +92,26 @@ public:
     // Told after each network call; false stops the run.
     using Progress = std::function<bool(const dpmrt_progress &)>;
 
-    Session(const Plan &plan, const std::vector<std::size_t> &shape, Network network)
-        : network_(std::make_unique<Bound>()) {
+    Session(const Plan &plan, const std::vector<std::size_t> &shape, Network network, bool guided = false)
+        : network_(std::make_unique<Owned>()) {
         network_->network = std::move(network);
-        const dpmrt_engine engine{network_.get(), bind, run_network, nullptr};
-        create(plan, shape, engine);
+        const dpmrt_engine engine{network_.get(), bind, run_network, unbind};
+        create(plan, shape, engine, guided);
     }
 
-    Session(const Plan &plan, const std::vector<std::size_t> &shape, const dpmrt_engine &engine) {
-        create(plan, shape, engine);
+    Session(const Plan &plan, const std::vector<std::size_t> &shape, const dpmrt_engine &engine, bool guided = false) {
+        create(plan, shape, engine, guided);
     }
 
     // Samples from the seed's noise.
     std::vector<float> run(std::uint64_t seed = 0, const Progress &progress = {}) {
         dpmrt_run_params params = dpmrt_run_default_params();
         params.seed = seed;
+        return run(params, progress);
+    }
+
+    // Samples with all that the C function takes, and its progress callback as a function.
+    std::vector<float> run(dpmrt_run_params params, const Progress &progress = {}) {
         Told told{&progress, nullptr};
         if (progress) {
             params.progress = tell;
@@ -119,7 +126,7 @@ public:
         return out;
     }
 
-    // Samples with all that the C function takes.
+    // The same into memory of the caller, with nothing allocated.
     void run(const dpmrt_run_params &params, float *out) {
         dpmrt_error error;
         check(dpmrt_session_run(session_.get(), &params, out, &error), error);
@@ -128,12 +135,16 @@ public:
     std::size_t size() const { return size_; }
 
 private:
-    struct Bound {
+    struct Owned {
         Network network;
-        const dpmrt_binding *binding = nullptr;
-        std::size_t x_size = 0;
-        std::size_t out_size = 0;
         std::exception_ptr thrown;
+    };
+
+    struct Bound {
+        Owned *owner;
+        const dpmrt_binding *binding;
+        std::size_t x_size;
+        std::size_t out_size;
     };
 
     struct Told {
@@ -141,8 +152,10 @@ private:
         std::exception_ptr thrown;
     };
 
-    void create(const Plan &plan, const std::vector<std::size_t> &shape, const dpmrt_engine &engine) {
+    void create(const Plan &plan, const std::vector<std::size_t> &shape, const dpmrt_engine &engine,
+                bool guided) {
         dpmrt_session_params params = dpmrt_session_default_params();
+        params.guided = guided ? 1 : 0;
         if (shape.size() > DPMRT_MAX_RANK) throw Error(DPMRT_ERROR_SHAPE, "the shape has too many axes");
         params.rank = shape.size();
         size_ = 1;
@@ -154,24 +167,26 @@ private:
     }
 
     static dpmrt_status bind(void *user, const dpmrt_binding *binding, void **bound, dpmrt_error *) {
-        auto *self = static_cast<Bound *>(user);
-        self->binding = binding;
-        self->x_size = 1;
-        for (std::size_t k = 0; k < binding->rank; ++k) self->x_size *= binding->shape[k];
-        self->out_size = self->x_size * static_cast<std::size_t>(binding->parts);
-        *bound = self;
-        return DPMRT_OK;
+        std::size_t size = 1;
+        for (std::size_t k = 0; k < binding->rank; ++k) size *= binding->shape[k];
+        auto *made = new (std::nothrow)
+            Bound{static_cast<Owned *>(user), binding, size, size * static_cast<std::size_t>(binding->parts)};
+        *bound = made;
+        return made != nullptr ? DPMRT_OK : DPMRT_ERROR_MEMORY;
     }
 
+    static void unbind(void *, void *bound) { delete static_cast<Bound *>(bound); }
+
     static dpmrt_status run_network(void *, void *bound, std::size_t call, double t, std::size_t output, dpmrt_error *) {
-        auto *self = static_cast<Bound *>(bound);
+        const auto *self = static_cast<const Bound *>(bound);
         try {
-            self->network({call, t, static_cast<const float *>(self->binding->input), self->x_size,
-                           static_cast<float *>(self->binding->outputs[output]), self->out_size});
+            self->owner->network({call, t, static_cast<const float *>(self->binding->input), self->x_size,
+                                  static_cast<float *>(self->binding->outputs[output]), self->out_size,
+                                  self->binding->guided != 0});
             return DPMRT_OK;
         } catch (...) {
             // No exception may cross the C functions; it goes on when they have returned.
-            self->thrown = std::current_exception();
+            self->owner->thrown = std::current_exception();
             return DPMRT_ERROR_ENGINE;
         }
     }
@@ -190,7 +205,7 @@ private:
         void operator()(dpmrt_session *session) const { dpmrt_session_free(session); }
     };
 
-    std::unique_ptr<Bound> network_;
+    std::unique_ptr<Owned> network_;
     std::size_t size_ = 0;
     std::unique_ptr<dpmrt_session, Free> session_;
 };

@@ -1,0 +1,36 @@
+"""Building the C++ runtime for tests: as its users do, once for all workers of a test run."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+SOURCE = Path(__file__).resolve().parents[2] / "runtime/cpp"
+RELEASE = "-DCMAKE_BUILD_TYPE=Release"
+SANITIZED = ("-DCMAKE_BUILD_TYPE=Debug", "-DDPMRT_SANITIZE=address,undefined")
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    """Run a command that has to succeed, and return what it printed."""
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def build(folder: Path, *options: str) -> Path:
+    """Configure and build, once for all workers of a test run."""
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "built").exists():
+            run("cmake", "-S", SOURCE, "-B", folder, "-DCMAKE_CXX_FLAGS=-Werror", *options)
+            run("cmake", "--build", folder, "--parallel", "2")
+            (folder / "built").touch()
+    return folder
+
+
+def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that the workers of one test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
