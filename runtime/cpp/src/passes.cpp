@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
+#include <type_traits>
 #include <utility>
 
 #include "buffer.h"
-#include "failure.h"
 
 // Vectors of numbers, where the compiler knows them; else one number is a vector.
 #if defined(__GNUC__)
@@ -30,9 +31,9 @@ namespace {
 
 // A row of a plan has no more targets: state, input, quantity and kept state.
 constexpr std::size_t kMostTargets = 4;
-// Sources that are read in one loop; what has more is summed block by block, and so is double precision, which is for
-// proofs, and every sum of a processor that is old.
-constexpr std::size_t kMostFused = 6;
+// Sources that are read in one loop, for up to three targets. What has more is summed block by block, and so is double
+// precision, which is for proofs, and every sum of a processor that is old.
+constexpr std::size_t kMostFused = 5;
 // Numbers of a block: few enough that its sums stay in the first cache.
 constexpr std::size_t kBlock = 512;
 // Rows are made of whole lines, of zeros where the state ends before.
@@ -73,6 +74,7 @@ bool finite(const Real *values, std::size_t size) {
     return (seen & Bits<Real>::top) == 0;
 }
 
+using Fused = bool (*)(float *const *targets, const float *const *sources, const float *weights, std::size_t lines);
 using Lanes DPMRT_VECTOR(kVector) = float;
 
 // The next value of a target, the next of `weights` being its own; a target that there is not has none.
@@ -89,23 +91,21 @@ DPMRT_INLINE bool fused(float *const *into, const float *const *from, const floa
     constexpr std::size_t width = sizeof(Lanes) / sizeof(float), sources = sizeof...(Source);
     const std::size_t size = lines * kLine<float>;
     const float *const rows[] = {from[Source]...};
-    float *to[kMostTargets] = {};
-    float by[kMostTargets * sources] = {};
+    float *to[3] = {};
+    float by[3 * sources] = {};
     for (std::size_t k = 0; k < targets; ++k) to[k] = into[k];
     for (std::size_t k = 0; k < targets * sources; ++k) by[k] = weights[k];
     Lanes total = {};
     for (std::size_t k = 0; k < size; k += width) {
-        Lanes values[sources], first, second, third, fourth;
+        Lanes values[sources], first, second, third;
         (std::memcpy(&values[Source], rows[Source] + k, sizeof(Lanes)), ...);
         sum<true>(first, values, by, terms);
         sum<(targets > 1)>(second, values, by + sources, terms);
         sum<(targets > 2)>(third, values, by + 2 * sources, terms);
-        sum<(targets > 3)>(fourth, values, by + 3 * sources, terms);
         total += first;
         std::memcpy(to[0] + k, &first, sizeof(Lanes));
         if constexpr (targets > 1) std::memcpy(to[1] + k, &second, sizeof(Lanes));
         if constexpr (targets > 2) std::memcpy(to[2] + k, &third, sizeof(Lanes));
-        if constexpr (targets > 3) std::memcpy(to[3] + k, &fourth, sizeof(Lanes));
     }
     float totals[width];
     std::memcpy(totals, &total, sizeof totals);
@@ -113,8 +113,7 @@ DPMRT_INLINE bool fused(float *const *into, const float *const *from, const floa
 }
 
 template <std::size_t targets, std::size_t sources>
-DPMRT_WIDE bool apply_fused(float *const *into, const float *const *from, const float *weights, std::size_t,
-                            std::size_t lines) {
+DPMRT_WIDE bool apply_fused(float *const *into, const float *const *from, const float *weights, std::size_t lines) {
     return fused<targets>(into, from, weights, lines, std::make_index_sequence<sources>{});
 }
 
@@ -127,19 +126,21 @@ bool can_fuse() {
 }
 
 // As many sources as there are, from the cache for the targets after the first.
-template <class Real, std::size_t targets>
-bool apply_in_blocks(Real *const *into, const Real *const *from, const Real *weights, std::size_t terms, std::size_t lines) {
-    const std::size_t size = lines * kLine<Real>;
-    alignas(kAlignment) Real results[targets][kBlock];
+template <class Real>
+bool apply_in_blocks(Real *const *into, const Real *const *from, const Real *weights, std::size_t targets,
+                     std::size_t sources, std::size_t lines) {
+    alignas(kAlignment) Real results[kMostTargets][kBlock];
+    constexpr std::size_t most = kBlock / kLine<Real>;
     bool all = true;
-    for (std::size_t offset = 0; offset < size; offset += kBlock) {
-        const std::size_t count = std::min(kBlock, size - offset);
+    for (std::size_t line = 0; line < lines; line += most) {
+        const std::size_t offset = line * kLine<Real>;
+        const std::size_t count = std::min(most, lines - line) * kLine<Real>;
         for (std::size_t target = 0; target < targets; ++target) {
             Real *result = results[target];
-            const Real *by = weights + target * terms;
+            const Real *by = weights + target * sources;
             const Real *first = from[0] + offset;
             for (std::size_t k = 0; k < count; ++k) result[k] = by[0] * first[k];
-            for (std::size_t source = 1; source < terms; ++source) {
+            for (std::size_t source = 1; source < sources; ++source) {
                 const Real *values = from[source] + offset;
                 for (std::size_t k = 0; k < count; ++k) result[k] += by[source] * values[k];
             }
@@ -153,34 +154,28 @@ bool apply_in_blocks(Real *const *into, const Real *const *from, const Real *wei
     return all;
 }
 
-template <class Kernel, class Real, std::size_t targets, std::size_t... Source>
-Kernel choose(std::size_t sources, std::index_sequence<Source...>) {
-    if constexpr (sizeof(Real) == sizeof(float)) {
-        constexpr Kernel kernels[] = {apply_fused<targets, Source + 1>...};
-        if (sources <= sizeof...(Source) && can_fuse()) return kernels[sources - 1];
-    }
-    return apply_in_blocks<Real, targets>;
+template <std::size_t targets, std::size_t... Source>
+Fused fused_for(std::size_t sources, std::index_sequence<Source...>) {
+    constexpr Fused kernels[] = {apply_fused<targets, Source + 1>...};
+    return sources <= sizeof...(Source) ? kernels[sources - 1] : nullptr;
 }
 
-template <class Kernel, class Real>
-Kernel choose(std::size_t targets, std::size_t sources) {
+// The one loop for a row, if there is one.
+Fused fused_for(std::size_t targets, std::size_t sources) {
     const auto fusable = std::make_index_sequence<kMostFused>{};
-    switch (targets) {
-        case 1: return choose<Kernel, Real, 1>(sources, fusable);
-        case 2: return choose<Kernel, Real, 2>(sources, fusable);
-        case 3: return choose<Kernel, Real, 3>(sources, fusable);
-        case kMostTargets: return choose<Kernel, Real, kMostTargets>(sources, fusable);
-        default: throw Failure(DPMRT_ERROR_INTERNAL, "a row of the plan has too many targets", format("%zu", targets));
-    }
+    if (!can_fuse()) return nullptr;
+    if (targets == 1) return fused_for<1>(sources, fusable);
+    if (targets == 2) return fused_for<2>(sources, fusable);
+    return targets == 3 ? fused_for<3>(sources, fusable) : nullptr;
 }
 
 }  // namespace
 
 template <class Real>
 Pass<Real>::Pass(const Update &update, Real *rows, std::size_t pitch, std::size_t size, std::size_t watched)
-    : kernel_(choose<Kernel, Real>(update.targets.size(), update.sources.size())),
-      lines_((size + kLine<Real> - 1) / kLine<Real>),
-      watches_(false) {
+    : lines_((size + kLine<Real> - 1) / kLine<Real>), fused_(nullptr), watches_(false) {
+    if (update.targets.size() > kMostTargets) throw std::logic_error("a row of the plan has too many targets");
+    if constexpr (std::is_same_v<Real, float>) fused_ = fused_for(update.targets.size(), update.sources.size());
     for (const std::size_t source : update.sources) sources_.push_back(rows + source * pitch);
     std::vector<std::size_t> order;
     for (std::size_t k = 0; k < update.targets.size(); ++k) {
@@ -201,8 +196,11 @@ Pass<Real>::Pass(const Update &update, Real *rows, std::size_t pitch, std::size_
 
 template <class Real>
 bool Pass<Real>::apply() const {
-    const bool finite = kernel_(targets_.data(), sources_.data(), weights_.data(), sources_.size(), lines_);
-    return finite || !watches_;
+    if constexpr (std::is_same_v<Real, float>) {
+        if (fused_ != nullptr) return fused_(targets_.data(), sources_.data(), weights_.data(), lines_) || !watches_;
+    }
+    return apply_in_blocks(targets_.data(), sources_.data(), weights_.data(), targets_.size(), sources_.size(), lines_) ||
+           !watches_;
 }
 
 template <class Real>

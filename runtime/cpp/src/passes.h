@@ -19,14 +19,11 @@ public:
     bool apply() const;
 
 private:
-    using Kernel = bool (*)(Real *const *targets, const Real *const *sources, const Real *weights, std::size_t terms,
-                            std::size_t lines);
-
     std::vector<const Real *> sources_;
     std::vector<Real *> targets_;  // the watched one first
     std::vector<Real> weights_;    // targets x sources
-    Kernel kernel_;
     std::size_t lines_;
+    bool (*fused_)(Real *const *targets, const Real *const *sources, const Real *weights, std::size_t lines);
     bool watches_;
 };
 
