@@ -6,11 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cpp_onnxruntime import adapter_options
 from filelock import FileLock
 
 SOURCE = Path(__file__).resolve().parents[2] / "runtime/cpp"
 RELEASE = "-DCMAKE_BUILD_TYPE=Release"
 SANITIZED = ("-DCMAKE_BUILD_TYPE=Debug", "-DDPMRT_SANITIZE=address,undefined")
+#: the builds that hold the ONNX Runtime adapter too, where its headers can be had
+_WITH_ADAPTER = ("cpp", "cpp-sanitized")
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
@@ -24,6 +27,8 @@ def build(folder: Path, *options: str) -> Path:
     """Configure and build, once for all workers of a test run."""
     with FileLock(f"{folder}.lock"):
         if not (folder / "built").exists():
+            if folder.name in _WITH_ADAPTER:
+                options += adapter_options(folder.parent)
             run("cmake", "-S", SOURCE, "-B", folder, "-DCMAKE_CXX_FLAGS=-Werror", *options)
             run("cmake", "--build", folder, "--parallel", "2")
             (folder / "built").touch()

@@ -266,3 +266,11 @@ def test_guided_trajectories_are_replayed(built: Path, guided: Path) -> None:
 
 def test_guidance_under_address_and_undefined_sanitizers(sanitized: Path, guided: Path) -> None:
     run(sanitized / "dpmrt_guided", guided)
+
+
+def test_what_is_made_of_broken_manifests_is_refused_or_read(sanitized: Path, tmp_path: Path) -> None:
+    for path in CORPUS:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "graph.onnx").write_bytes(FILES["unet/model.onnx"])
+    shown = run(sanitized / "dpmrt_fuzz_manifest", tmp_path, "20")
+    assert shown == f"{21 * (len(CORPUS) + 1)} inputs\n"

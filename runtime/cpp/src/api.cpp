@@ -28,7 +28,7 @@ struct dpmrt_noise {
 
 namespace {
 
-using dpmrt_core::Failure;
+using dpmrt_core::fail;
 using dpmrt_core::guarded;
 using dpmrt_core::needed;
 
@@ -37,8 +37,8 @@ class Turn {
 public:
     explicit Turn(dpmrt_session &session) : session_(session) {
         if (session.busy.exchange(true)) {
-            throw Failure(DPMRT_ERROR_BUSY, "the session is running", "a second call, from another thread or a callback",
-                          "one call at a time", "create a session for each thread; they may share plan and engine");
+            fail(DPMRT_ERROR_BUSY, "the session is running", "a second call, from another thread or a callback",
+                 "one call at a time", "create a session for each thread; they may share plan and engine");
         }
     }
     Turn(const Turn &) = delete;
@@ -116,8 +116,8 @@ dpmrt_status dpmrt_plan_times(const dpmrt_plan *plan, double *times, size_t coun
         needed(plan, "plan");
         const dpmrt_core::Plan &table = *plan->table;
         if (count != table.calls()) {
-            throw Failure(DPMRT_ERROR_ARGUMENT, "there is room for another number of times",
-                          dpmrt_core::format("%zu", count), dpmrt_core::format("%zu, as the plan has calls", table.calls()));
+            fail(DPMRT_ERROR_ARGUMENT, "there is room for another number of times",
+                 dpmrt_core::format("%zu", count), dpmrt_core::format("%zu, as the plan has calls", table.calls()));
         }
         if (count > 0) needed(times, "times");
         for (std::size_t row = 0; row < table.rows(); ++row) {
@@ -170,12 +170,12 @@ dpmrt_status dpmrt_session_run(dpmrt_session *session, const dpmrt_run_params *p
         needed(params, "params");
         needed(out, "out");
         if (params->x_T != nullptr && params->start != nullptr) {
-            throw Failure(DPMRT_ERROR_ARGUMENT, "initial noise and a state to start from are given", "x_T and start",
-                          "one of them");
+            fail(DPMRT_ERROR_ARGUMENT, "initial noise and a state to start from are given", "x_T and start",
+                 "one of them");
         }
         const Turn turn(*session);
         if (!session->executor) {
-            throw Failure(DPMRT_ERROR_CLOSED, "the session was closed", {}, "an open session", "create another");
+            fail(DPMRT_ERROR_CLOSED, "the session was closed", {}, "an open session", "create another");
         }
         session->executor->run(*params, out);
     });

@@ -80,8 +80,8 @@ private:
         const std::size_t most = std::numeric_limits<std::ptrdiff_t>::max() / sizeof(Real) / 64 / (guided ? 2 : 1);
         for (const std::size_t side : shape_) {
             if (side == 0 || side > most / size_) {
-                throw Failure(DPMRT_ERROR_SHAPE, "a side of the shape is out of range", format("%zu", side),
-                              "1 or more, and a product that memory can hold");
+                fail(DPMRT_ERROR_SHAPE, "a side of the shape is out of range", format("%zu", side),
+                     "1 or more, and a product that memory can hold");
             }
             size_ *= side;
         }
@@ -113,8 +113,8 @@ private:
         if (scale_into(state_, from, scale, size_)) return;
         const Real *end = state_ + size_;
         const Real *bad = std::find_if(static_cast<const Real *>(state_), end, [](Real x) { return !std::isfinite(x); });
-        throw Failure(DPMRT_ERROR_NONFINITE, "the initial state holds NaN or infinity",
-                      format("%g at position %td", static_cast<double>(*bad), bad - state_), "finite numbers");
+        fail(DPMRT_ERROR_NONFINITE, "the initial state holds NaN or infinity",
+             format("%g at position %td", static_cast<double>(*bad), bad - state_), "finite numbers");
     }
 
     void normal(TorchNoise &stream, Real *into) {
@@ -135,18 +135,18 @@ private:
             const dpmrt_status status =
                 params.noise(params.noise_user, z_, size_, step.span.state, step.span.other, &error);
             if (status != DPMRT_OK) {
-                throw Failure(DPMRT_ERROR_NOISE, callback_failed(status, "the noise callback failed", error).what(), {},
-                              where(calls + 1, network_->times().size(), step.t));
+                fail(DPMRT_ERROR_NOISE, callback_failed(status, "the noise callback failed", error).what(), {},
+                     where(calls + 1, network_->times().size(), step.t));
             }
         }
         if (!step.noise_instruction) return;
         if (const auto *langevin = std::get_if<Langevin>(&*step.noise_instruction)) {
             if (apply_langevin(*langevin, slots_[step.slot], z_, shape_[0], sample_)) return;
             if (!finite(slots_[step.slot], size_) || !finite(z_, size_)) explain(step, calls);
-            throw Failure(DPMRT_ERROR_NONFINITE, "a Langevin corrector cannot set its step by the norm of the score",
-                          "a norm of zero, or beyond what numbers hold: " + where(calls + 1, network_->times().size(), step.t),
-                          "a score with a finite norm above zero",
-                          "check the network's output; corrector='annealed-langevin' has steps that measure nothing");
+            fail(DPMRT_ERROR_NONFINITE, "a Langevin corrector cannot set its step by the norm of the score",
+                 "a norm of zero, or beyond what numbers hold: " + where(calls + 1, network_->times().size(), step.t),
+                 "a score with a finite norm above zero",
+                 "check the network's output; corrector='annealed-langevin' has steps that measure nothing");
         }
         if (const auto *second = static_cast<const Real *>(network_->second())) {
             apply_to_noise(*step.noise_instruction, z_, second, shape_[0], sample_, 2 * sample_);
@@ -157,8 +157,8 @@ private:
         if (params.progress == nullptr) return;
         const dpmrt_progress progress{calls, network_->times().size(), t, state_};
         if (params.progress(params.progress_user, &progress) != 0) {
-            throw Failure(DPMRT_CANCELLED, "sampling was cancelled by its callback",
-                          format("after call %zu of %zu", calls, network_->times().size()));
+            fail(DPMRT_CANCELLED, "sampling was cancelled by its callback",
+                 format("after call %zu of %zu", calls, network_->times().size()));
         }
     }
 
@@ -177,7 +177,7 @@ private:
                                           : "the noise source gave NaN or infinity";
             fix = "";
         }
-        throw Failure(DPMRT_ERROR_NONFINITE, what, where(calls + 1, network_->times().size(), step.t), "finite numbers", fix);
+        fail(DPMRT_ERROR_NONFINITE, what, where(calls + 1, network_->times().size(), step.t), "finite numbers", fix);
     }
 
     std::shared_ptr<const Plan> plan_;
@@ -201,22 +201,22 @@ private:
 
 std::unique_ptr<Executor> Executor::make(std::shared_ptr<const Plan> plan, const dpmrt_engine &engine,
                                          const dpmrt_session_params &params) {
-    if (engine.run == nullptr) throw Failure(DPMRT_ERROR_ARGUMENT, "the engine has no run callback", "NULL");
+    if (engine.run == nullptr) fail(DPMRT_ERROR_ARGUMENT, "the engine has no run callback", "NULL");
     if (params.rank < 2 || params.rank > DPMRT_MAX_RANK) {
-        throw Failure(DPMRT_ERROR_SHAPE, "the shape needs a batch axis and at least one more",
-                      format("rank %zu", params.rank), format("2 to %d", DPMRT_MAX_RANK),
-                      "set rank and shape in the session's parameters");
+        fail(DPMRT_ERROR_SHAPE, "the shape needs a batch axis and at least one more",
+             format("rank %zu", params.rank), format("2 to %d", DPMRT_MAX_RANK),
+             "set rank and shape in the session's parameters");
     }
     if (params.guided == 0 && params.guided_alone != 0) {
-        throw Failure(DPMRT_ERROR_ARGUMENT, "the first half is asked for alone, and there is no other",
-                      "guided_alone, and not guided", "both", "set `guided` in the session's parameters");
+        fail(DPMRT_ERROR_ARGUMENT, "the first half is asked for alone, and there is no other",
+             "guided_alone, and not guided", "both", "set `guided` in the session's parameters");
     }
     if (params.allocator.allocate != nullptr && params.allocator.release == nullptr) {
-        throw Failure(DPMRT_ERROR_ARGUMENT, "the allocator has no release callback", "NULL");
+        fail(DPMRT_ERROR_ARGUMENT, "the allocator has no release callback", "NULL");
     }
     if (params.dtype == DPMRT_FLOAT32) return std::make_unique<Bound<float>>(std::move(plan), engine, params);
     if (params.dtype == DPMRT_FLOAT64) return std::make_unique<Bound<double>>(std::move(plan), engine, params);
-    throw Failure(DPMRT_ERROR_ARGUMENT, "the state must be float32 or float64", format("dtype %d", params.dtype));
+    fail(DPMRT_ERROR_ARGUMENT, "the state must be float32 or float64", format("dtype %d", params.dtype));
 }
 
 }  // namespace dpmrt_core

@@ -5,8 +5,8 @@
 
 namespace dpmrt_core {
 
-Failure::Failure(dpmrt_status status, const std::string &what, const std::string &got, const std::string &expected,
-                 const std::string &fix)
+Failure::Failure(dpmrt_status status, std::string_view what, std::string_view got, std::string_view expected,
+                 std::string_view fix)
     : status_(status), text_(what) {
     add("got:      ", got);
     add("expected: ", expected);
@@ -15,8 +15,13 @@ Failure::Failure(dpmrt_status status, const std::string &what, const std::string
 
 Failure::~Failure() = default;
 
-void Failure::add(const char *label, const std::string &value) {
-    if (!value.empty()) text_ += std::string("\n  ") + label + value;
+void Failure::add(const char *label, std::string_view value) {
+    if (!value.empty()) text_.append("\n  ").append(label).append(value);
+}
+
+void fail(dpmrt_status status, std::string_view what, std::string_view got, std::string_view expected,
+          std::string_view fix) {
+    throw Failure(status, what, got, expected, fix);
 }
 
 std::string format(const char *pattern, ...) {

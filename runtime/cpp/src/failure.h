@@ -6,6 +6,7 @@
 
 #include <exception>
 #include <string>
+#include <string_view>
 
 #include "dpmrt/dpmrt.h"
 
@@ -14,8 +15,8 @@ namespace dpmrt_core {
 // The four parts of an error, as in Python: what is wrong, what arrived, what was expected, and what to do.
 class Failure : public std::exception {
 public:
-    Failure(dpmrt_status status, const std::string &what, const std::string &got = {}, const std::string &expected = {},
-            const std::string &fix = {});
+    Failure(dpmrt_status status, std::string_view what, std::string_view got = {}, std::string_view expected = {},
+            std::string_view fix = {});
     ~Failure() override;
     Failure(const Failure &) = default;
     Failure &operator=(const Failure &) = default;
@@ -24,11 +25,15 @@ public:
     const char *what() const noexcept override { return text_.c_str(); }
 
 private:
-    void add(const char *label, const std::string &value);
+    void add(const char *label, std::string_view value);
 
     dpmrt_status status_;
     std::string text_;
 };
+
+// Throws a Failure.
+[[noreturn]] void fail(dpmrt_status status, std::string_view what, std::string_view got = {},
+                       std::string_view expected = {}, std::string_view fix = {});
 
 // printf into a string.
 #if defined(__GNUC__)

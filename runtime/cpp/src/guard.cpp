@@ -36,7 +36,7 @@ dpmrt_status caught(dpmrt_error *error) noexcept {
 
 void needed(const void *pointer, const char *name) {
     if (pointer == nullptr) {
-        throw Failure(DPMRT_ERROR_ARGUMENT, std::string(name) + " is missing", "NULL", "a pointer");
+        fail(DPMRT_ERROR_ARGUMENT, std::string(name) + " is missing", "NULL", "a pointer");
     }
 }
 

@@ -10,8 +10,8 @@ namespace {
 
 constexpr double kPi = 3.14159265358979323846;
 
-[[noreturn]] void refuse(const char *what, const std::string &got, const std::string &expected, const char *fix = "") {
-    throw Failure(DPMRT_ERROR_ARGUMENT, what, got, expected, fix);
+[[noreturn]] void refuse(std::string_view what, std::string_view got, std::string_view expected, std::string_view fix = {}) {
+    fail(DPMRT_ERROR_ARGUMENT, what, got, expected, fix);
 }
 
 void check_finite(const double *scales, std::size_t count) {

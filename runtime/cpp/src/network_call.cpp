@@ -140,10 +140,10 @@ void NetworkCall::take(std::size_t out) const {
 void NetworkCall::run(const Binding &binding, std::size_t index, std::size_t out) const {
     dpmrt_error error{};
     const dpmrt_status status = engine_.run(engine_.user, binding.bound, index, times_[index], out, &error);
-    if (status == DPMRT_CANCELLED) throw Failure(status, "sampling was cancelled by the engine");
+    if (status == DPMRT_CANCELLED) fail(status, "sampling was cancelled by the engine");
     if (status != DPMRT_OK) {
-        throw Failure(DPMRT_ERROR_ENGINE, callback_failed(status, "the engine failed", error).what(), {},
-                      where(index + 1, times_.size(), times_[index]));
+        fail(DPMRT_ERROR_ENGINE, callback_failed(status, "the engine failed", error).what(), {},
+             where(index + 1, times_.size(), times_[index]));
     }
 }
 

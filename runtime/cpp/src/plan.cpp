@@ -80,9 +80,8 @@ public:
     }
 
 private:
-    [[noreturn]] void refuse(const std::string &what, const std::string &got = {},
-                             const std::string &expected = {}) const {
-        throw Failure(DPMRT_ERROR_FORMAT, source_ + ": " + what, got, expected);
+    [[noreturn]] void refuse(std::string_view what, std::string_view got = {}, std::string_view expected = {}) const {
+        fail(DPMRT_ERROR_FORMAT, std::string(source_).append(": ").append(what), got, expected);
     }
 
     [[noreturn]] void not_finite(const char *name, std::size_t row) const {

@@ -71,12 +71,11 @@ private:
     };
     static constexpr std::size_t kSlots = 99;
 
-    [[noreturn]] void refuse(const std::string &what, const std::string &got = {},
-                             const std::string &expected = {}) const {
-        throw Failure(DPMRT_ERROR_FORMAT, source_ + " " + what, got, expected, kAgain);
+    [[noreturn]] void refuse(std::string_view what, std::string_view got = {}, std::string_view expected = {}) const {
+        fail(DPMRT_ERROR_FORMAT, std::string(source_).append(" ").append(what), got, expected, kAgain);
     }
 
-    [[noreturn]] void unreadable(const std::string &got) const {
+    [[noreturn]] void unreadable(std::string_view got) const {
         refuse("has a header that cannot be read", got, "JSON with a list of arrays");
     }
 
@@ -89,8 +88,8 @@ private:
         }
         const std::uint32_t version = word(data_ + 8);
         if (version != kVersion) {
-            throw Failure(DPMRT_ERROR_VERSION, source_ + " has a version that is not known here",
-                          format("%u", version), format("%u", kVersion), kAgain);
+            fail(DPMRT_ERROR_VERSION, source_ + " has a version that is not known here",
+                 format("%u", version), format("%u", kVersion), kAgain);
         }
         const auto digest = Sha256::of(data_, size_ - kCheck);
         if (std::memcmp(digest.data(), data_ + size_ - kCheck, kCheck) != 0) {
@@ -219,10 +218,10 @@ private:
 
     [[noreturn]] void unknown_instruction(const Json &entry) const {
         const Json *name = entry.find("name");
-        throw Failure(DPMRT_ERROR_FORMAT, source_ + " holds an instruction that this version does not know",
-                      name != nullptr ? name->text() : entry.name(),
-                      "clip, dynamic_threshold, learned_range, learned_variance, discard or langevin with their numbers",
-                      "update dpmrt, or save the plan with this version");
+        fail(DPMRT_ERROR_FORMAT, source_ + " holds an instruction that this version does not know",
+             name != nullptr ? name->text() : entry.name(),
+             "clip, dynamic_threshold, learned_range, learned_variance, discard or langevin with their numbers",
+             "update dpmrt, or save the plan with this version");
     }
 
     Instruction instruction(const Json &entry) const {
@@ -290,7 +289,7 @@ Plan Plan::load(const std::string &path) {
         const std::size_t taken = std::fread(buffer, 1, sizeof buffer, file.get());
         data.insert(data.end(), buffer, buffer + taken);
         if (data.size() > kMostBytes) {
-            throw Failure(DPMRT_ERROR_FILE, path + " is too large for a step file", format("more than %zu bytes", kMostBytes));
+            fail(DPMRT_ERROR_FILE, path + " is too large for a step file", format("more than %zu bytes", kMostBytes));
         }
         if (taken < sizeof buffer) break;
     }

@@ -34,6 +34,37 @@ void release(void *, void *memory, std::size_t bytes) {
 
 void *refuse(void *, std::size_t, std::size_t) { return nullptr; }
 
+void check(const Case &one, bool guided) {
+    const dpmrt_engine engine = network::engine();
+    dpmrt_error error;
+    dpmrt_plan *plan = plan_of(one);
+    dpmrt_session *session = nullptr;
+    dpmrt_session_params params = one.params();
+    params.guided = params.guided_alone = guided ? 1 : 0;
+    params.allocator = {nullptr, refuse, release};
+    REQUIRE(dpmrt_session_create(plan, &engine, &params, &session, &error) == DPMRT_ERROR_MEMORY);
+    REQUIRE(session == nullptr);
+    params.allocator = {nullptr, allocate, release};
+    require_ok(dpmrt_session_create(plan, &engine, &params, &session, &error), error);
+    REQUIRE(given > 0 && held > 0);
+    dpmrt_plan_free(plan);
+    dpmrt_run_params run = dpmrt_run_default_params();
+    if (guided) {
+        run.guidance.scale = 2;
+        run.guidance.high = 0.5;
+        run.guidance.rescale = 0.7;
+    }
+    std::vector<std::uint8_t> out(one.typed(one.x_T).size());
+    const std::size_t before = made;
+    const std::size_t before_given = given;
+    require_ok(dpmrt_session_run(session, &run, out.data(), &error), error);
+    require_ok(dpmrt_session_run(session, &run, out.data(), &error), error);
+    REQUIRE(made == before);
+    REQUIRE(given == before_given);
+    dpmrt_session_free(session);
+    REQUIRE(held == 0);
+}
+
 }  // namespace
 
 // Declared by the compiler itself only where it calls them.
@@ -53,29 +84,9 @@ void operator delete(void *memory, std::align_val_t, const std::nothrow_t &) noe
 
 int main(int argc, char **argv) {
     REQUIRE(argc == 2);
-    const dpmrt_engine engine = network::engine();
     for (const Case &one : read_cases(argv[1])) {
-        dpmrt_error error;
-        dpmrt_plan *plan = plan_of(one);
-        dpmrt_session *session = nullptr;
-        dpmrt_session_params params = one.params();
-        params.allocator = {nullptr, refuse, release};
-        REQUIRE(dpmrt_session_create(plan, &engine, &params, &session, &error) == DPMRT_ERROR_MEMORY);
-        REQUIRE(session == nullptr);
-        params.allocator = {nullptr, allocate, release};
-        require_ok(dpmrt_session_create(plan, &engine, &params, &session, &error), error);
-        REQUIRE(given > 0 && held > 0);
-        dpmrt_plan_free(plan);
-        const dpmrt_run_params run = dpmrt_run_default_params();
-        std::vector<std::uint8_t> out(one.typed(one.x_T).size());
-        const std::size_t before = made;
-        const std::size_t before_given = given;
-        require_ok(dpmrt_session_run(session, &run, out.data(), &error), error);
-        require_ok(dpmrt_session_run(session, &run, out.data(), &error), error);
-        REQUIRE(made == before);
-        REQUIRE(given == before_given);
-        dpmrt_session_free(session);
-        REQUIRE(held == 0);
+        check(one, false);
+        check(one, true);
     }
     return 0;
 }

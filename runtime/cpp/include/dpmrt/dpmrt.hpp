@@ -92,15 +92,18 @@ public:
     // Told after each network call; false stops the run.
     using Progress = std::function<bool(const dpmrt_progress &)>;
 
-    Session(const Plan &plan, const std::vector<std::size_t> &shape, Network network, bool guided = false)
+    // The shape of the parameters is `shape`, whatever stands there.
+    Session(const Plan &plan, const std::vector<std::size_t> &shape, Network network,
+            const dpmrt_session_params &params = dpmrt_session_default_params())
         : network_(std::make_unique<Owned>()) {
         network_->network = std::move(network);
         const dpmrt_engine engine{network_.get(), bind, run_network, unbind};
-        create(plan, shape, engine, guided);
+        create(plan, shape, engine, params);
     }
 
-    Session(const Plan &plan, const std::vector<std::size_t> &shape, const dpmrt_engine &engine, bool guided = false) {
-        create(plan, shape, engine, guided);
+    Session(const Plan &plan, const std::vector<std::size_t> &shape, const dpmrt_engine &engine,
+            const dpmrt_session_params &params = dpmrt_session_default_params()) {
+        create(plan, shape, engine, params);
     }
 
     // Samples from the seed's noise.
@@ -153,13 +156,12 @@ private:
     };
 
     void create(const Plan &plan, const std::vector<std::size_t> &shape, const dpmrt_engine &engine,
-                bool guided) {
-        dpmrt_session_params params = dpmrt_session_default_params();
-        params.guided = guided ? 1 : 0;
+                dpmrt_session_params params) {
         if (shape.size() > DPMRT_MAX_RANK) throw Error(DPMRT_ERROR_SHAPE, "the shape has too many axes");
         params.rank = shape.size();
         size_ = 1;
         for (std::size_t k = 0; k < shape.size(); ++k) size_ *= params.shape[k] = shape[k];
+        if (params.dtype != DPMRT_FLOAT32) throw Error(DPMRT_ERROR_ARGUMENT, "this class samples in float32");
         dpmrt_error error;
         dpmrt_session *session = nullptr;
         check(dpmrt_session_create(plan.get(), &engine, &params, &session, &error), error);

@@ -7,17 +7,11 @@
 #include "../guard.h"
 #include "dpmrt/bundle.h"
 #include "files.h"
-#include "open.h"
-
-// Paths are kept as texts, so that they can be lent; in the order of the manifest's files.
-struct dpmrt_bundle {
-    dpmrt_core::OpenBundle open;
-    std::vector<std::string> paths;
-};
+#include "handle.h"
 
 namespace {
 
-using dpmrt_core::Failure;
+using dpmrt_core::fail;
 using dpmrt_core::guarded;
 using dpmrt_core::needed;
 
@@ -28,8 +22,8 @@ const dpmrt_core::Network &find(const dpmrt_bundle *bundle, dpmrt_network networ
     if (network == DPMRT_NETWORK_CLASSIFIER && manifest.classifier) return *manifest.classifier;
     if (network == DPMRT_NETWORK_VJP && manifest.vjp) return *manifest.vjp;
     const char *name = network == DPMRT_NETWORK_CLASSIFIER ? "classifier" : network == DPMRT_NETWORK_VJP ? "vjp" : "network";
-    throw Failure(DPMRT_ERROR_ARGUMENT, std::string("the bundle has no ") + name, bundle->open.root,
-                  std::string("`") + name + "` in dpmrt.json", "export the network again with it");
+    fail(DPMRT_ERROR_ARGUMENT, std::string("the bundle has no ") + name, bundle->open.root,
+         std::string("`") + name + "` in dpmrt.json", "export the network again with it");
 }
 
 dpmrt_file_info file_of(const dpmrt_bundle &bundle, const std::string &name) {
@@ -39,27 +33,14 @@ dpmrt_file_info file_of(const dpmrt_bundle &bundle, const std::string &name) {
     return {bundle.paths[index].c_str(), file->name.c_str(), file->sha256.c_str(), file->bytes};
 }
 
-void check_index(std::size_t index, std::size_t count, const char *name) {
-    if (index < count) return;
-    throw Failure(DPMRT_ERROR_ARGUMENT, std::string(name) + " of this number is not there",
-                  dpmrt_core::format("%zu", index), dpmrt_core::format("below %zu", count));
-}
-
 template <class Items>
 const typename Items::value_type &item(const Items &items, std::size_t index, const char *name) {
-    check_index(index, items.size(), name);
+    dpmrt_core::check_index(index, items.size(), name);
     return items[index];
 }
 
-dpmrt_tensor_type type_of(const std::string &name) {
-    if (name == "float16") return DPMRT_TENSOR_FLOAT16;
-    if (name == "bfloat16") return DPMRT_TENSOR_BFLOAT16;
-    if (name == "int64") return DPMRT_TENSOR_INT64;
-    return name == "int32" ? DPMRT_TENSOR_INT32 : DPMRT_TENSOR_FLOAT32;
-}
-
 dpmrt_tensor_info tensor_of(const dpmrt_core::TensorSpec &spec) {
-    dpmrt_tensor_info made{spec.role.c_str(), spec.name.c_str(), type_of(spec.dtype), spec.shape.size(), {}, {}};
+    dpmrt_tensor_info made{spec.role.c_str(), spec.name.c_str(), dpmrt_core::tensor_type(spec.dtype), spec.shape.size(), {}, {}};
     for (std::size_t k = 0; k < spec.shape.size(); ++k) {
         made.shape[k] = spec.shape[k].size;
         made.axis[k] = spec.shape[k].free() ? spec.shape[k].name.c_str() : nullptr;
@@ -68,6 +49,23 @@ dpmrt_tensor_info tensor_of(const dpmrt_core::TensorSpec &spec) {
 }
 
 }  // namespace
+
+namespace dpmrt_core {
+
+void check_index(std::size_t index, std::size_t count, const char *name) {
+    if (index < count) return;
+    fail(DPMRT_ERROR_ARGUMENT, std::string(name) + " of this number is not there",
+         format("%zu", index), format("below %zu", count));
+}
+
+dpmrt_tensor_type tensor_type(const std::string &name) {
+    if (name == "float16") return DPMRT_TENSOR_FLOAT16;
+    if (name == "bfloat16") return DPMRT_TENSOR_BFLOAT16;
+    if (name == "int64") return DPMRT_TENSOR_INT64;
+    return name == "int32" ? DPMRT_TENSOR_INT32 : DPMRT_TENSOR_FLOAT32;
+}
+
+}  // namespace dpmrt_core
 
 extern "C" {
 

@@ -18,22 +18,22 @@ constexpr char kCopy[] = "copy the bundle again, or export it anew: dpmrt export
 void check_file(const std::string &root, const std::string &name, const FileRecord &record) {
     const std::string path = joined(root, name);
     if (!is_file(path)) {
-        throw Failure(DPMRT_ERROR_FILE, "a file of the bundle is missing", "no " + name + " in " + root, name,
-                      kCopy);
+        fail(DPMRT_ERROR_FILE, "a file of the bundle is missing", "no " + name + " in " + root, name,
+             kCopy);
     }
     const std::int64_t size = file_size(path);
     if (size != record.bytes) {
-        throw Failure(DPMRT_ERROR_FORMAT, name + (size < record.bytes ? " is truncated" : " is longer than it was"),
-                      decimal(size) + " bytes", decimal(record.bytes) + " bytes", kCopy);
+        fail(DPMRT_ERROR_FORMAT, name + (size < record.bytes ? " is truncated" : " is longer than it was"),
+             decimal(size) + " bytes", decimal(record.bytes) + " bytes", kCopy);
     }
     std::string digest;
     try {
         digest = hash_file(path);
     } catch (const FileError &failure) {
-        throw Failure(DPMRT_ERROR_FILE, name + " cannot be read", failure.what, "a readable file", kCopy);
+        fail(DPMRT_ERROR_FILE, name + " cannot be read", failure.what, "a readable file", kCopy);
     }
     if (digest != record.sha256) {
-        throw Failure(DPMRT_ERROR_FORMAT, name + " was altered", "SHA-256 " + digest, "SHA-256 " + record.sha256, kCopy);
+        fail(DPMRT_ERROR_FORMAT, name + " was altered", "SHA-256 " + digest, "SHA-256 " + record.sha256, kCopy);
     }
 }
 
@@ -57,8 +57,8 @@ void check_weights(const std::string &root, const std::string &path, const std::
     try {
         locations = external_locations(joined(root, path));
     } catch (const OnnxError &error) {
-        throw Failure(DPMRT_ERROR_FORMAT, path + " is not an ONNX model", error.what, "a file that torch.onnx wrote",
-                      kExportAgain);
+        fail(DPMRT_ERROR_FORMAT, path + " is not an ONNX model", error.what, "a file that torch.onnx wrote",
+             kExportAgain);
     }
     for (const std::string &location : locations) {
         const std::string name = beside(path, location);
@@ -104,16 +104,16 @@ void check_labels(const std::string &root, const Manifest &manifest) {
 
 Manifest read_manifest(const std::string &root) {
     if (!is_folder(root)) {
-        throw Failure(DPMRT_ERROR_FILE, "no bundle folder here", root, "a folder that `dpmrt export` wrote", kExportAgain);
+        fail(DPMRT_ERROR_FILE, "no bundle folder here", root, "a folder that `dpmrt export` wrote", kExportAgain);
     }
     std::string raw;
     try {
         raw = read_file(joined(root, "dpmrt.json"), kMostText);
     } catch (const FileError &failure) {
         if (failure.missing) {
-            throw Failure(DPMRT_ERROR_FILE, "dpmrt.json is missing", root, "a folder that holds dpmrt.json", kExportAgain);
+            fail(DPMRT_ERROR_FILE, "dpmrt.json is missing", root, "a folder that holds dpmrt.json", kExportAgain);
         }
-        throw Failure(DPMRT_ERROR_FILE, "dpmrt.json cannot be read", failure.what, "a readable file");
+        fail(DPMRT_ERROR_FILE, "dpmrt.json cannot be read", failure.what, "a readable file");
     }
     Manifest manifest = parse_manifest(raw, root);
     for (const FileRecord &record : manifest.files) check_file(root, record.name, record);

@@ -179,8 +179,8 @@ Json parse(std::string_view raw) {
     try {
         return Json::parse(raw);
     } catch (const JsonError &error) {
-        throw Failure(DPMRT_ERROR_FORMAT, "dpmrt.json is not JSON",
-                      format("%s, at byte %zu", error.what.c_str(), error.offset), "a JSON object", kMend);
+        fail(DPMRT_ERROR_FORMAT, "dpmrt.json is not JSON",
+             format("%s, at byte %zu", error.what.c_str(), error.offset), "a JSON object", kMend);
     }
 }
 
@@ -197,8 +197,8 @@ void check_head(const Json &head) {
         constexpr const char *kNames[] = {"NoneType", "bool", "int", "str", "list"};
         const bool whole_number = !head.is(Kind::number) || head.whole();
         const char *kind = head.is(Kind::object) ? "" : whole_number ? kNames[static_cast<int>(head.kind())] : "float";
-        throw Failure(DPMRT_ERROR_FORMAT, "dpmrt.json: `format` is not dpmrt's",
-                      head.is(Kind::object) ? python(format) : quoted(kind), "'dpmrt-bundle'", kMend);
+        fail(DPMRT_ERROR_FORMAT, "dpmrt.json: `format` is not dpmrt's",
+             head.is(Kind::object) ? python(format) : quoted(kind), "'dpmrt-bundle'", kMend);
     }
     const Json *version = head.find("version");
     const bool known = version != nullptr && version->whole() &&
@@ -206,8 +206,8 @@ void check_head(const Json &head) {
                            return version->text() == std::to_string(one);
                        });
     if (!known) {
-        throw Failure(DPMRT_ERROR_VERSION, "dpmrt.json: unknown `version`", python(version), "1 or 2 or 3",
-                      "update dpmrt, or export the network again with this version");
+        fail(DPMRT_ERROR_VERSION, "dpmrt.json: unknown `version`", python(version), "1 or 2 or 3",
+             "update dpmrt, or export the network again with this version");
     }
 }
 

@@ -136,12 +136,12 @@ void check_numbers(const Manifest &manifest) {
 
 }  // namespace
 
-void refuse_manifest(const std::string &what, const std::string &got, const std::string &expected, const char *fix) {
-    throw Failure(DPMRT_ERROR_FORMAT, "dpmrt.json: " + what, got, expected, fix);
+void refuse_manifest(std::string_view what, std::string_view got, std::string_view expected, std::string_view fix) {
+    fail(DPMRT_ERROR_FORMAT, std::string("dpmrt.json: ").append(what), got, expected, fix);
 }
 
-void out_of_range(const std::string &field, const std::string &got, const std::string &expected) {
-    refuse_manifest("`" + field + "` is out of range", got, expected, kMend);
+void out_of_range(std::string_view field, std::string_view got, std::string_view expected) {
+    refuse_manifest(std::string("`").append(field).append("` is out of range"), got, expected, kMend);
 }
 
 void check_inside(const std::string &root, const std::string &field, const std::string &name) {
@@ -149,7 +149,7 @@ void check_inside(const std::string &root, const std::string &field, const std::
     try {
         inside = inside && lies_within(root, joined(root, name));
     } catch (const FileError &error) {
-        throw Failure(DPMRT_ERROR_FILE, "the bundle cannot be read", error.what, "a readable folder");
+        fail(DPMRT_ERROR_FILE, "the bundle cannot be read", error.what, "a readable folder");
     }
     if (!inside) {
         refuse_manifest("a path leaves the bundle", field + " = " + quoted(name), "a relative path inside the folder");

@@ -19,9 +19,9 @@ Manifest parse_manifest(std::string_view raw, const std::string &root);
 Manifest read_manifest(const std::string &root);
 
 // What the checks share.
-[[noreturn]] void refuse_manifest(const std::string &what, const std::string &got, const std::string &expected,
-                                  const char *fix = kExportAgain);
-[[noreturn]] void out_of_range(const std::string &field, const std::string &got, const std::string &expected);
+[[noreturn]] void refuse_manifest(std::string_view what, std::string_view got, std::string_view expected,
+                                  std::string_view fix = kExportAgain);
+[[noreturn]] void out_of_range(std::string_view field, std::string_view got, std::string_view expected);
 void check_inside(const std::string &root, const std::string &field, const std::string &name);
 
 }  // namespace dpmrt_core

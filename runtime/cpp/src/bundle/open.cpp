@@ -19,16 +19,16 @@ Json read_json(const std::string &root, const std::string &name) {
         value = Json::parse(read_file(joined(root, name), kMostText), true);
     } catch (const FileError &error) {
         if (error.missing) {
-            throw Failure(DPMRT_ERROR_FILE, "a file of the bundle is missing", "no " + name + " in " + root,
-                          name, kExportAgain);
+            fail(DPMRT_ERROR_FILE, "a file of the bundle is missing", "no " + name + " in " + root,
+                 name, kExportAgain);
         }
-        throw Failure(DPMRT_ERROR_FILE, name + " cannot be read", error.what, "a readable file");
+        fail(DPMRT_ERROR_FILE, name + " cannot be read", error.what, "a readable file");
     } catch (const JsonError &error) {
-        throw Failure(DPMRT_ERROR_FORMAT, name + " is not JSON",
-                      format("%s, at byte %zu", error.what.c_str(), error.offset), "a JSON object", kExportAgain);
+        fail(DPMRT_ERROR_FORMAT, name + " is not JSON",
+             format("%s, at byte %zu", error.what.c_str(), error.offset), "a JSON object", kExportAgain);
     }
     if (!value.is(Kind::object)) {
-        throw Failure(DPMRT_ERROR_FORMAT, name + " is not a JSON object", value.name(), "a JSON object", kExportAgain);
+        fail(DPMRT_ERROR_FORMAT, name + " is not a JSON object", value.name(), "a JSON object", kExportAgain);
     }
     return value;
 }
@@ -67,21 +67,21 @@ void check(const Manifest &manifest, const Json &scheduler) {
     for (const auto &[field, network] : manifest.networks()) {
         const TensorSpec *sample = network->input("sample");
         if (static_cast<std::size_t>(network->channel_axis) < sample->shape.size()) continue;
-        throw Failure(DPMRT_ERROR_FORMAT, std::string("`") + field + ".channel_axis` is no axis of the sample",
-                      decimal(network->channel_axis),
-                      "an axis of " + shape_text(sample->shape) + ", behind the batch", "export the network again");
+        fail(DPMRT_ERROR_FORMAT, std::string("`") + field + ".channel_axis` is no axis of the sample",
+             decimal(network->channel_axis),
+             "an axis of " + shape_text(sample->shape) + ", behind the batch", "export the network again");
     }
     if (manifest.guidance && manifest.unet.input("class_labels") == nullptr) {
         std::vector<std::string> roles;
         for (const TensorSpec &spec : manifest.unet.inputs) roles.push_back(spec.role);
-        throw Failure(DPMRT_ERROR_FORMAT, "the manifest promises guidance by class, and the network takes no labels",
-                      listed(roles), "an input `class_labels`", "export the network again");
+        fail(DPMRT_ERROR_FORMAT, "the manifest promises guidance by class, and the network takes no labels",
+             listed(roles), "an input `class_labels`", "export the network again");
     }
     const std::string configured = configured_prediction(scheduler);
     if (configured != quoted(manifest.prediction)) {
-        throw Failure(DPMRT_ERROR_FORMAT, "manifest and scheduler disagree about what the network predicts",
-                      "prediction_type " + configured + " in " + manifest.scheduler,
-                      quoted(manifest.prediction) + ", as in dpmrt.json", "mend whichever is wrong");
+        fail(DPMRT_ERROR_FORMAT, "manifest and scheduler disagree about what the network predicts",
+             "prediction_type " + configured + " in " + manifest.scheduler,
+             quoted(manifest.prediction) + ", as in dpmrt.json", "mend whichever is wrong");
     }
 }
 

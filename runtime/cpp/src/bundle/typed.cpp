@@ -30,9 +30,10 @@ std::string_view without_mark(const char *name) {
 
 }  // namespace
 
-void Spot::refuse(const std::string &what) const {
-    throw Failure(DPMRT_ERROR_FORMAT, "dpmrt.json does not follow the schema",
-                  path == "$" ? what : what + " - at `" + path + "`", "the fields of version 3", kMend);
+void Spot::refuse(std::string_view what) const {
+    std::string got(what);
+    if (path != "$") got.append(" - at `").append(path).append("`");
+    fail(DPMRT_ERROR_FORMAT, "dpmrt.json does not follow the schema", got, "the fields of version 3", kMend);
 }
 
 void Spot::unexpected(const char *expected) const { refuse(format("Expected `%s`, got `%s`", expected, type_of(*json))); }

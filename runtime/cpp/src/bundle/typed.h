@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -21,7 +22,7 @@ struct Spot {
 
     Spot(const Json &value, std::string where) : json(&value), path(std::move(where)) {}
 
-    [[noreturn]] void refuse(const std::string &what) const;
+    [[noreturn]] void refuse(std::string_view what) const;
     [[noreturn]] void unexpected(const char *expected) const;
 
     bool null() const { return json->is(Json::Kind::null); }
