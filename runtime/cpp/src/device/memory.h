@@ -60,7 +60,10 @@ public:
     Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream"); }
     Stream(const Stream &) = delete;
     Stream &operator=(const Stream &) = delete;
-    ~Stream() { cudaStreamDestroy(stream_); }
+    ~Stream() {
+        cudaStreamSynchronize(stream_);
+        cudaStreamDestroy(stream_);
+    }
 
     cudaStream_t get() const { return stream_; }
     void wait() const { check(cudaStreamSynchronize(stream_), "running"); }
