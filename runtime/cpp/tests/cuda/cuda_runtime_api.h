@@ -17,6 +17,13 @@ using cudaStream_t = FakeStream *;
 using cudaGraph_t = FakeGraph *;
 using cudaGraphExec_t = FakeGraph *;
 
+struct cudaDeviceProp {
+    char name[256];
+    int major, minor;
+};
+
+cudaError_t cudaGetDevice(int *device);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 const char *cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError();
 cudaError_t cudaMalloc(void **data, std::size_t bytes);
