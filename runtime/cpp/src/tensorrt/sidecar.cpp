@@ -80,9 +80,12 @@ std::vector<std::int64_t> version_of(const std::string &text) {
     return parts;
 }
 
-// A version may name fewer parts than the library knows of itself.
-bool same_version(const std::string &built, const std::string &here) {
-    return built == here || here.compare(0, built.size() + 1, built + ".") == 0;
+// The library's version in as many parts as the engine's has: Python's packages name three or four.
+std::string as_many_parts(const std::string &here, const std::string &built) {
+    const auto points = std::count(built.begin(), built.end(), '.');
+    std::size_t end = 0;
+    for (std::ptrdiff_t k = 0; k <= points && end != std::string::npos; ++k) end = here.find('.', end == 0 ? 0 : end + 1);
+    return here.substr(0, end);
 }
 
 std::vector<std::string> misfits_of_gpu(const Sidecar &one, const Machine &machine) {
@@ -132,12 +135,13 @@ std::vector<std::string> misfits(const Sidecar &one, const std::map<std::string,
     }
     const std::string &flavour = one.at({"request", "library", "flavour"}).text();
     const std::string &version = one.at({"request", "library", "version"}).text();
+    const std::string here_version = as_many_parts(machine.version, version);
     if (flavour != "tensorrt") {
-        found.push_back(misfit("library.flavour", "TensorRT-RTX " + version, "TensorRT " + machine.version));
-    } else if (!same_version(version, machine.version)) {
-        const auto was = version_of(version), is = version_of(machine.version);
+        found.push_back(misfit("library.flavour", "TensorRT-RTX " + version, "TensorRT " + here_version));
+    } else if (version != here_version) {
+        const auto was = version_of(version), is = version_of(here_version);
         const bool upward = one.at({"request", "flags", "version_compatible"}).boolean() && was[0] == is[0] && is >= was;
-        if (!upward) found.push_back(misfit("library.version", version, machine.version));
+        if (!upward) found.push_back(misfit("library.version", version, here_version));
     }
     const std::string &platform = one.at({"request", "target", "platform"}).text();
     if (platform != machine.platform) found.push_back(misfit("platform", platform, machine.platform));
