@@ -4,6 +4,9 @@
 
 #include "fake.h"
 
+#if defined(__clang__)
+#pragma clang diagnostic ignored "-Wreserved-macro-identifier"
+#endif
 #define __device__
 #define __global__
 
