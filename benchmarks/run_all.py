@@ -12,6 +12,7 @@ from pathlib import Path
 
 SCRIPTS = (
     "host_loop.py",
+    "cpp_step.py",
     "solver_steps.py",
     "trajectory.py",
     "cifar_parity.py",

@@ -1,11 +1,31 @@
-"""Networks that were really trained, for any test that asks: each once a session, exported to a bundle."""
+"""Networks that were really trained, each once a session and exported to a bundle; which worker runs which tests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+#: files of tests/export whose tests read the same traces, which take longest: one worker runs them all
+_SHARED = {
+    "traces": "bundle certificate certificate_own_schedule emulation export_cli guard origins precision folding parity",
+    "families": "interfaces families_sampled",
+}
+_GROUPS = {f"test_{name}.py": group for group, names in _SHARED.items() for name in names.split()}
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give workers single tests, but those of an export's file, or of files that share traces, together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = Path(nodeid.partition("::")[0])
+            return _GROUPS.get(path.name, path.name) if path.parts[:2] == ("tests", "export") else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

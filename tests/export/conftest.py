@@ -15,27 +15,6 @@ if find_spec("torch") is None or find_spec("diffusers") is None:
     collect_ignore_glob = ["test_*.py"]
 
 
-_HERE = Path(__file__).parent
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that read the same trace, or share their module's fixtures, in one worker: tracing takes longest."""
-    for item in items:
-        if isinstance(item, pytest.Function) and _HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
-
-
-def _group(item: pytest.Function) -> str:
-    for fixture in ("traced", "traced_conditional"):
-        if fixture in item.fixturenames:
-            return fixture
-    name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
-    if "graph" in item.fixturenames and isinstance(name, str):
-        return f"graph of {name}"
-    return item.path.stem
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     import torch

@@ -7,12 +7,8 @@
 #include "failure.h"
 #include "guidance.h"
 #include "guard.h"
+#include "handles.h"
 #include "noise.h"
-#include "plan.h"
-
-struct dpmrt_plan {
-    std::shared_ptr<const dpmrt_core::Plan> table;
-};
 
 struct dpmrt_session {
     std::unique_ptr<dpmrt_core::Executor> executor;

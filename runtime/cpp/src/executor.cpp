@@ -106,25 +106,15 @@ private:
         // A run that failed may have left NaN in a slot, which a weight of zero would not remove.
         if (!clean_) std::memset(memory_.data(), 0, memory_.size());
         clean_ = false;
-        if (params.start != nullptr) {
-            std::memcpy(state_, params.start, size_ * sizeof(Real));
-        } else {
-            if (params.x_T != nullptr) {
-                std::memcpy(state_, params.x_T, size_ * sizeof(Real));
-            } else {
-                normal(stream, state_);
-            }
-            const auto scale = static_cast<Real>(plan_->init_scale);
-            if (plan_->init_scale != 1) {
-                for (std::size_t k = 0; k < size_; ++k) state_[k] *= scale;
-            }
-        }
+        const void *given = params.start != nullptr ? params.start : params.x_T;
+        if (given == nullptr) normal(stream, state_);
+        const Real *from = given != nullptr ? static_cast<const Real *>(given) : state_;
+        const auto scale = static_cast<Real>(params.start != nullptr ? 1 : plan_->init_scale);
+        if (scale_into(state_, from, scale, size_)) return;
         const Real *end = state_ + size_;
         const Real *bad = std::find_if(static_cast<const Real *>(state_), end, [](Real x) { return !std::isfinite(x); });
-        if (bad != end) {
-            fail(DPMRT_ERROR_NONFINITE, "the initial state holds NaN or infinity",
-                 format("%g at position %td", static_cast<double>(*bad), bad - state_), "finite numbers");
-        }
+        fail(DPMRT_ERROR_NONFINITE, "the initial state holds NaN or infinity",
+             format("%g at position %td", static_cast<double>(*bad), bad - state_), "finite numbers");
     }
 
     void normal(TorchNoise &stream, Real *into) {

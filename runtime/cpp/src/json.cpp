@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <system_error>
 
 namespace dpmrt_core {
@@ -111,7 +112,7 @@ private:
         constexpr struct {
             std::string_view word;
             double number;
-        } kSpecial[] = {{"NaN", NAN}, {"Infinity", HUGE_VAL}, {"-Infinity", -HUGE_VAL}};
+        } kSpecial[] = {{"NaN", std::numeric_limits<double>::quiet_NaN()}, {"Infinity", HUGE_VAL}, {"-Infinity", -HUGE_VAL}};
         for (const auto &one : kSpecial) {
             if (text_.substr(at_, one.word.size()) != one.word) continue;
             word(one.word, value, Json::Kind::number, one.number);

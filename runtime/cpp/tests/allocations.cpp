@@ -67,6 +67,10 @@ void check(const Case &one, bool guided) {
 
 }  // namespace
 
+// Declared by the compiler itself only where it calls them.
+void operator delete(void *memory, std::size_t) noexcept;
+void operator delete(void *memory, std::size_t, std::align_val_t) noexcept;
+
 void *operator new(std::size_t bytes) { return count(bytes, alignof(std::max_align_t)); }
 void *operator new(std::size_t bytes, std::align_val_t alignment) { return count(bytes, static_cast<std::size_t>(alignment)); }
 void *operator new(std::size_t bytes, std::align_val_t alignment, const std::nothrow_t &) noexcept {

@@ -1,0 +1,52 @@
+// The TensorRT adapter on stand-ins for CUDA and TensorRT: a bundle's engine, found, loaded and sampled from. Prints what
+// is refused, or how far the sample is from Python's.
+#include "dpmrt/tensorrt.h"
+
+#include "cases.h"
+#include "cuda/fake.h"
+
+int main(int argc, char **argv) {
+    REQUIRE(argc == 3);
+    const Case one = CaseReader(argv[2]).read();
+    dpmrt_error error;
+    dpmrt_bundle *bundle = nullptr;
+    require_ok(dpmrt_bundle_open(argv[1], &bundle, &error), error);
+    dpmrt_plan *plan = plan_of(one);
+    const dpmrt_session_params params = one.params();
+    dpmrt_tensorrt_session *session = nullptr;
+    const dpmrt_status status = dpmrt_tensorrt_session_create(bundle, nullptr, plan, &params, &session, &error);
+    dpmrt_plan_free(plan);
+    dpmrt_bundle_free(bundle);
+    if (status != DPMRT_OK) {
+        std::printf("%s\n%s\n", dpmrt_status_name(status), error.text);
+        REQUIRE(session == nullptr && fake::counts().allocated == 0);
+        return 0;
+    }
+    dpmrt_run_params run = dpmrt_run_default_params();
+    Recorded recorded{&one};
+    const auto x_T = one.typed(one.x_T);
+    run.x_T = x_T.data();
+    run.noise = Recorded::give;
+    run.noise_user = &recorded;
+    std::vector<std::uint8_t> out(x_T.size()), first;
+    for (int again = 0; again < 3; ++again) {
+        recorded.draw = 0;
+        REQUIRE(dpmrt_tensorrt_session_captured(session) == (again == 2 ? 1 : 0));
+        require_ok(dpmrt_tensorrt_session_run(session, &run, out.data(), &error), error);
+        if (again == 0) first = out;
+        REQUIRE(out == first);
+    }
+    const double apart = distance(one.wide(out), one.expected);
+    // A captured trajectory serves every label.
+    const std::vector<std::int64_t> labels(one.shape[0], 1);
+    REQUIRE(dpmrt_tensorrt_session_condition(session, "text", labels.data(), 8, &error) == DPMRT_ERROR_ARGUMENT);
+    REQUIRE(dpmrt_tensorrt_session_condition(session, "class_labels", labels.data(), 1, &error) == DPMRT_ERROR_SHAPE);
+    require_ok(dpmrt_tensorrt_session_condition(session, "class_labels", labels.data(), 8 * labels.size(), &error), error);
+    recorded.draw = 0;
+    require_ok(dpmrt_tensorrt_session_run(session, &run, out.data(), &error), error);
+    REQUIRE(out != first && dpmrt_tensorrt_session_captured(session) == 1);
+    dpmrt_tensorrt_session_free(session);
+    REQUIRE(fake::counts().allocated == 0);
+    std::printf("%s %.1e\n", apart <= 2e-6 ? "ok" : "OFF", apart);
+    return apart <= 2e-6 ? 0 : 1;
+}
