@@ -10,7 +10,8 @@ import pytest
 
 #: files of tests/export whose tests read the same traces, which take longest: one worker runs them all
 _SHARED = {
-    "traces": "bundle certificate certificate_own_schedule emulation export_cli guard origins precision folding parity",
+    "traces": "bundle certificate certificate_own_schedule emulation export_cli folding guard origins parity"
+    " precision",
     "families": "interfaces families_sampled",
 }
 _GROUPS = {f"test_{name}.py": group for group, names in _SHARED.items() for name in names.split()}

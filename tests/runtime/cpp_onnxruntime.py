@@ -17,7 +17,7 @@ _BUILD = Path(__file__).resolve().parents[2] / "build"
 _PACKAGE = "libonnxruntime-dev"
 #: holds, in the place of a test run, why there are no headers
 MISSING = "onnxruntime-missing"
-_SOURCE = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n"
+_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def _apt(folder: Path, *command: str) -> None:
@@ -35,11 +35,22 @@ def _apt(folder: Path, *command: str) -> None:
     subprocess.run(["apt-get", *options, *command], cwd=folder, check=True, capture_output=True, timeout=120)
 
 
+def _mirror() -> str:
+    """Return where this system has its packages from."""
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    found = next((address for address in listed if "security" not in address), None)
+    if found is None:
+        raise OSError("apt knows no mirror")
+    return found
+
+
 def _fetch(folder: Path) -> None:
     for name in ("state/lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
     (folder / "status").touch()
-    (folder / "sources.list").write_text(_SOURCE)
+    (folder / "sources.list").write_text(f"deb [signed-by={_KEYS}] {_mirror()} trixie main\n")
     _apt(folder, "update")
     _apt(folder, "download", _PACKAGE)
     (package,) = folder.glob("*.deb")
