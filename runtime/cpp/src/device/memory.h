@@ -25,7 +25,9 @@ public:
     explicit Memory(std::size_t bytes) : bytes_(bytes) {
         if (bytes == 0) return;
         check(cudaMalloc(&data_, bytes), "allocating");
-        const cudaError_t cleared = cudaMemset(data_, 0, bytes);
+        cudaError_t cleared = cudaMemset(data_, 0, bytes);
+        // Streams of ours do not wait for the default one, which does the clearing.
+        if (cleared == cudaSuccess) cleared = cudaStreamSynchronize(nullptr);
         if (cleared != cudaSuccess) {
             cudaFree(data_);
             check(cleared, "clearing");

@@ -20,6 +20,7 @@ namespace {
 // Of any stream: allocating is forbidden while one is captured.
 std::size_t captures = 0;
 FakeStream *captured = nullptr;
+std::vector<std::function<void()>> default_queue;
 
 bool spoils_capture() {
     if (captures == 0) return false;
@@ -81,7 +82,8 @@ cudaError_t cudaFree(void *data) {
 }
 
 cudaError_t cudaMemset(void *data, int value, std::size_t bytes) {
-    std::memset(data, value, bytes);
+    // On the default stream: done when that is waited for, and no other stream waits for it.
+    default_queue.push_back([=] { std::memset(data, value, bytes); });
     return cudaSuccess;
 }
 
@@ -112,6 +114,10 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    if (stream == nullptr) {
+        for (const auto &work : std::exchange(default_queue, {})) work();
+        return cudaSuccess;
+    }
     if (stream->capturing != nullptr) {
         stream->broken = true;
         return cudaErrorStreamCaptureUnsupported;
