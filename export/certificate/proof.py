@@ -16,7 +16,7 @@ from dpmrt.export.certificate.cases import call_times, make_cases
 from dpmrt.export.certificate.conditions import guidance_scale, make_condition
 from dpmrt.export.certificate.limits import limits_of
 from dpmrt.export.certificate.measures import peak_of
-from dpmrt.export.certificate.reference import find_source, run_calls
+from dpmrt.export.certificate.reference import find_source, rounding_little, run_calls
 from dpmrt.export.certificate.sizes import sizes_of_shape
 from dpmrt.export.provenance import library_versions, utc_date
 from dpmrt.export.sources import Source
@@ -77,17 +77,18 @@ def verify(
         for phase in (CALLS, TRAJECTORY):
             tell(f"{side}: {phase}", 0, 0)
     steps = opened.manifest.defaults.steps if steps is None else steps
-    expected, digest = _expected(
-        opened,
-        functools.partial(find_source, opened.root, opened.manifest, against, spec, weights),
-        tell,
-        steps=steps,
-        batch=batch,
-        seed=seed,
-        shape=shape,
-        tolerance=tolerance,
-        guidance=scale,
-    )
+    with rounding_little(opened.manifest.unet.precision.kind):
+        expected, digest = _expected(
+            opened,
+            functools.partial(find_source, opened.root, opened.manifest, against, spec, weights),
+            tell,
+            steps=steps,
+            batch=batch,
+            seed=seed,
+            shape=shape,
+            tolerance=tolerance,
+            guidance=scale,
+        )
     ran = [_run(opened, name, expected, tell) for name in names]
     report = ParityReport(
         format="dpmrt-parity",

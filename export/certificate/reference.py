@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,22 @@ def find_source(
     if ours != theirs:
         raise _another(_listed(theirs), _listed(ours))
     return source
+
+
+@contextmanager
+def rounding_little(precision: str) -> Iterator[None]:
+    """Have torch round as little as it can where the limits are of the size of rounding, in fp32.
+
+    The convolutions of oneDNN, which torch takes on most processors, lose up to five times as much as its own: beside
+    them a graph can look wrong that is nearer to the exact numbers than torch is.
+    """
+    before = torch.backends.mkldnn.enabled
+    if precision == "fp32":
+        torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 def run_calls(source: Source, manifest: Manifest, cases: Sequence[Case], tell: Tell) -> list[NDArray[Any]]:

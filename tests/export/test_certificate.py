@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -24,6 +25,7 @@ from dpmrt.export import verify
 from dpmrt.export.certificate import LIMITS, limits_of, proof
 from dpmrt.export.certificate.limits import beyond
 from dpmrt.export.cli.verify import command
+from dpmrt.export.sources import Source
 
 Export = Callable[..., Path]
 FAST: dict[str, Any] = {"steps": 2, "plot": False}
@@ -248,3 +250,18 @@ def test_half_precision_is_judged_by_the_rms_and_by_the_worst_element(
 ) -> None:
     call = CallParity({"batch": 1}, (0.0,), 0, 1.0, largest, largest, rms)
     assert [what for _, _, what in beyond(call, LIMITS["fp16"])] == said
+
+
+def test_torch_rounds_as_little_as_it_can_beside_fp32(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[bool] = set()
+    predict = Source.predict
+
+    def spy(self: Source, tensors: Any) -> Any:
+        seen.add(torch.backends.mkldnn.enabled)
+        return predict(self, tensors)
+
+    monkeypatch.setattr(Source, "predict", spy)
+    before = torch.backends.mkldnn.enabled
+    verify(bundle, write=False, **FAST)
+    assert seen == {False}
+    assert torch.backends.mkldnn.enabled == before
