@@ -99,8 +99,9 @@ class TensorRTBackend:
     def refit(self, weights: str | Path) -> None:
         """Put other weights of the same network into the loaded engines, without building them again.
 
-        `weights` is an ONNX file, whose initialisers have the names of the bundle's graph, or a safetensors file with
-        tensors of those names and shapes. Either all weights are replaced, or the backend is closed with an error.
+        `weights` is an ONNX file, whose initialisers have the names of the bundle's graph, or the safetensors of a
+        checkpoint, of a sharded one the index. Either all weights are replaced, or the backend is closed with an
+        error.
         """
         self._check_open()
         path = Path(weights)

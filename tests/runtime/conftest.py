@@ -3,9 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cpp_golden
 import numpy as np
 import pytest
+from cpp_building import shared_place
 from editing_files import write_pixels
+from filelock import FileLock
 from tiny_bundles import Make, write_bundle
 
 
@@ -35,3 +38,19 @@ def picture(tmp_path: Path) -> Path:
 @pytest.fixture
 def mask(tmp_path: Path) -> Path:
     return write_pixels(tmp_path / "mask.png", np.repeat([[255], [0]], 32, axis=1).reshape(8, 8, 1))
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the workers of one test run share, for what is built once."""
+    return shared_place(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def golden(place: Path) -> Path:
+    """Trajectories that Python wrote, for the C++ runtime to replay."""
+    folder = place / "cpp-golden"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            cpp_golden.write_golden(folder)
+    return folder

@@ -11,24 +11,9 @@ from typing import Any
 import cpp_golden
 import numpy as np
 import pytest
-from cpp_building import RELEASE, SANITIZED, SOURCE, build, run, shared_place
-from filelock import FileLock
+from cpp_building import RELEASE, SANITIZED, SOURCE, build, run
 
 from dpmrt.solvers_np import compile_plan, randn
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shared_place(tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def golden(place: Path) -> Path:
-    folder = place / "cpp-golden"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            cpp_golden.write_golden(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

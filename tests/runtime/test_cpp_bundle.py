@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import cpp_guided
 import pytest
-from cpp_building import RELEASE, SANITIZED, SOURCE, build, run, shared_place
+from cpp_building import RELEASE, SANITIZED, SOURCE, build, run
 from cpp_bundles import FILES, onnx_model, write_folder
 from filelock import FileLock
 
@@ -27,11 +27,6 @@ STRICTER = {
     "shape-huge": "Number out of range - at `$.unet.inputs[0].shape[1]`",
     "shape-long": "`unet.inputs[0].shape` is out of range",
 }
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shared_place(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpp_building import RELEASE, SANITIZED, build, run, shared_place
+from cpp_building import RELEASE, SANITIZED, build, run
 from cpp_onnxruntime import MISSING
 from PIL import Image
 from tiny_bundles import Make, write_bundle
@@ -22,11 +22,6 @@ from dpmrt.runtime import load
 from dpmrt.solvers_np import StepPlan, compile_plan
 
 TEXT = {"encoder_hidden_states": ("float16", ("batch", "words", 3)), "time_ids": ("float32", ("batch", 6))}
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shared_place(tmp_path_factory)
 
 
 def _with_adapter(place: Path, built: Path) -> Path:

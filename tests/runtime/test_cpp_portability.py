@@ -9,8 +9,7 @@ import cpp_aarch64
 import cpp_golden
 import cpp_malformed
 import pytest
-from cpp_building import RELEASE, SANITIZED, build, run, shared_place
-from filelock import FileLock
+from cpp_building import RELEASE, SANITIZED, build, run
 
 from dpmrt.errors import PlanError
 from dpmrt.solvers_np import StepPlan
@@ -18,20 +17,6 @@ from dpmrt.solvers_np import StepPlan
 CLANG = next(
     (found for name in ("clang++", "clang++-19", "clang++-16", "clang++-14") if (found := shutil.which(name))), None
 )
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shared_place(tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def golden(place: Path) -> Path:
-    folder = place / "cpp-golden"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            cpp_golden.write_golden(folder)
-    return folder
 
 
 def test_the_corpus_is_what_its_generator_writes(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import cpp_golden
 import pytest
-from cpp_building import RELEASE, SANITIZED, SOURCE, build, run, shared_place
+from cpp_building import RELEASE, SANITIZED, SOURCE, build, run
 from cpp_bundles import write_folder
-from filelock import FileLock
 
 from dpmrt.engines import read_manifest
 from dpmrt.engines.built import (
@@ -35,20 +34,6 @@ GOOD = (SOURCE / "tests/corpus/manifests/good.json").read_bytes()
 SHAPE = (2, 1, 8, 8)
 HERE = Machine(Library("tensorrt", "10.3.0"), "Fake H100", "9.0", this_platform())
 ON_DEVICE = [name for name in cpp_golden.CASES if "thresholded" not in name and not name.startswith("langevin")]
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shared_place(tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def golden(place: Path) -> Path:
-    folder = place / "cpp-golden"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            cpp_golden.write_golden(folder)
-    return folder
 
 
 @pytest.fixture(scope="session", params=["cpp", "cpp-sanitized"])
