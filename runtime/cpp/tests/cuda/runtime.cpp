@@ -20,7 +20,12 @@ namespace {
 // Of any stream: allocating is forbidden while one is captured.
 std::size_t captures = 0;
 FakeStream *captured = nullptr;
-std::vector<std::function<void()>> default_queue;
+
+// Never destroyed, so that no destructor runs at exit.
+std::vector<std::function<void()>> &default_queue() {
+    static auto &queue = *new std::vector<std::function<void()>>;
+    return queue;
+}
 
 bool spoils_capture() {
     if (captures == 0) return false;
@@ -83,7 +88,7 @@ cudaError_t cudaFree(void *data) {
 
 cudaError_t cudaMemset(void *data, int value, std::size_t bytes) {
     // On the default stream: done when that is waited for, and no other stream waits for it.
-    default_queue.push_back([=] { std::memset(data, value, bytes); });
+    default_queue().push_back([=] { std::memset(data, value, bytes); });
     return cudaSuccess;
 }
 
@@ -115,7 +120,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     if (stream == nullptr) {
-        for (const auto &work : std::exchange(default_queue, {})) work();
+        for (const auto &work : std::exchange(default_queue(), {})) work();
         return cudaSuccess;
     }
     if (stream->capturing != nullptr) {
