@@ -97,7 +97,7 @@ def _check(plan: Plan, graph: Path, tell: Callable[..., None]) -> float:
     tell("check")
     cases = check_cases(plan.interface)
     source = plan.source
-    expected = [source.run(plan.forward, case) for case in cases]
+    expected = source.run_each(plan.forward, cases)
     gc.collect()
     return compare_onnx(graph, cases, expected, tolerance=CALL_LIMITS[plan.kind])
 

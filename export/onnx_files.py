@@ -133,7 +133,8 @@ def session_of(path: Path) -> Any:
     if path.stat().st_size + (data.stat().st_size if data.exists() else 0) > _LARGE:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        # To plan which tensors share memory takes ten seconds for Stable Diffusion's; the arena sees to it as well.
+        options.enable_mem_reuse = options.enable_mem_pattern = False
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

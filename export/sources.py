@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,15 +92,20 @@ class Source:
         self, forward: Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor], tensors: Mapping[str, torch.Tensor]
     ) -> NDArray[np.float32]:
         """Return what `forward` gives, in fp32; a large network stays on disk and is widened layer by layer."""
-        # Not inference mode: the weights that it makes could not be differentiated through afterwards.
-        with torch.no_grad():
-            if "model" in self.__dict__ or self.parameters < LEAN_ABOVE:
-                result = forward(self.model, tensors)
-            else:
-                with widening(self.skeleton, self.weights) as model:
-                    result = forward(model, tensors)
-        array: NDArray[np.float32] = result.float().numpy()
+        (array,) = self.run_each(forward, [tensors])
         return array
+
+    def run_each(
+        self,
+        forward: Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor],
+        cases: Iterable[Mapping[str, torch.Tensor]],
+    ) -> list[NDArray[np.float32]]:
+        """Return what `run` does for each of several inputs, with the weights read once."""
+        lean = "model" not in self.__dict__ and self.parameters >= LEAN_ABOVE
+        lent = widening(self.skeleton, self.weights) if lean else contextlib.nullcontext(self.model)
+        # Not inference mode: the weights that it makes could not be differentiated through afterwards.
+        with torch.no_grad(), lent as model:
+            return [forward(model, tensors).float().numpy() for tensors in cases]
 
     @functools.cached_property
     def parameters(self) -> int:

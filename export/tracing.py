@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnxscript import ir, optimizer
+from onnxscript import ir
 
 from dpmrt.engines import Origin, Shaped, Step, Turned
 from dpmrt.errors import ExportError
+from dpmrt.export.direct import leave_whole
 from dpmrt.export.interfaces import Interface
 from dpmrt.export.onnx_text import quietly, strip
+from dpmrt.export.simplifying import simplify
 from dpmrt.export.translations import TRANSLATIONS
 from dpmrt.export.unexportable import operator_error
 from dpmrt.export.weights import LazyWeight
@@ -72,7 +74,8 @@ def trace(
         {index: torch.export.Dim.AUTO for index, axis in enumerate(entry.shape) if isinstance(axis, str)}
         for entry in interface.inputs
     )
-    with quietly() as said:
+    # To remember what operators give costs more than to ask again, where sizes are symbols.
+    with quietly() as said, torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
         program = None
         try:
             program = torch.export.export(
@@ -82,6 +85,7 @@ def trace(
                 strict=False,
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
+            leave_whole(program)
             traced = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -95,7 +99,7 @@ def trace(
             program = traced.exported_program or program
             graph = traced.model
             _bind(graph, weights)
-            optimizer.optimize_ir(graph, should_fold=lambda node: False if _reads_weight(node) else None)
+            simplify(graph, keeps=_reads_weight)
             _settle(graph)
         except _FAILURES as error:
             raise operator_error(error, program, said, OPSET) from error

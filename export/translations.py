@@ -1,4 +1,4 @@
-"""Operators whose own translation to ONNX is wrong in torch.onnx, done right."""
+"""Operators whose translation to ONNX is wrong in torch.onnx, or is not there unless they are taken apart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ def repeat_interleave(x: Any, repeats: Any, dim: int | None = None, output_size:
     return op.Reshape(spread, op.Concat(*before, op.Constant(value_ints=[-1]), *after, axis=0))
 
 
+def rsub(x: Any, other: float, alpha: float = 1) -> Any:
+    """Return `other - alpha x`."""
+    taken = x if alpha == 1 else op.Mul(x, op.CastLike(op.Constant(value_float=float(alpha)), x))
+    return op.Sub(op.CastLike(op.Constant(value_float=float(other)), x), taken)
+
+
 #: for torch.onnx.export
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.repeat_interleave.self_int: repeat_interleave,
+    torch.ops.aten.rsub.Scalar: rsub,
 }
