@@ -46,8 +46,6 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "SDE-DPM-Solver++(2M)": ("sde-dpmsolver++", {}),
     "SA-Solver": ("sa-solver", {}),
 }
-#: networks are slow: with many calls, the digits are sampled by these alone
-LONG = ("DDIM", "DPM-Solver++(2M)", "DDPM")
 LINE = GaussianMixture(np.array([0.35, 0.65]), np.array([[-1.1], [0.8]]), np.array([[[0.05]], [[0.2]]]))
 MIXTURE_SAMPLES, DIRECTIONS, BATCH = 20_000, 32, 100
 MEASURES = ("frechet", "read", "line", "plane")
@@ -192,7 +190,7 @@ def measure(samples: int, kept: Path) -> Results:
         put("data", digits.of_data())
     for budget in BUDGETS:
         for label, (solver, options) in SOLVERS.items():
-            if (budget <= 20 or label in LONG) and "frechet" not in results.get(f"{label} {budget}", {}):
+            if "frechet" not in results.get(f"{label} {budget}", {}):
                 put(f"{label} {budget}", digits.measure(solver, options, budget))
     digits.pipeline.close()
     return results
