@@ -21,7 +21,13 @@ from dpmrt.engines import (
     write_manifest,
 )
 from dpmrt.errors import ExportError, OptionError
-from dpmrt.export.classifier import ClassifierSource, check_fits, export_classifier, load_classifier_source
+from dpmrt.export.classifier import (
+    ClassifierSource,
+    check_fits,
+    check_trained_times,
+    export_classifier,
+    load_classifier_source,
+)
 from dpmrt.export.draft import draft_manifest, settle_guidance
 from dpmrt.export.factory import is_factory, load_factory
 from dpmrt.export.folders import check_target, new_folder
@@ -83,6 +89,8 @@ def export_bundle(
     if vjp:
         check_vjp(opened, precision, fold)
     judge = open_classifier(classifier, opened, classes)
+    if judge is not None:
+        check_trained_times(judge, scheduler_config)
     plan = make_plan(opened, precision, guidance, fold=fold, guarded=guarded, external_above=external_above)
     draft = draft_manifest(plan, scheduler_config, target, name=name, guidance=guidance, defaults=defaults)
     tell("trace")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dpmrt.export.classifier.gradient import LogProbabilityGradient, trace_gradient
 from dpmrt.export.classifier.load import ClassifierSource, load_classifier_source
-from dpmrt.export.classifier.write import check_fits, export_classifier
+from dpmrt.export.classifier.write import check_fits, check_trained_times, export_classifier
 
 __all__ = [
     "ClassifierSource",
     "LogProbabilityGradient",
     "check_fits",
+    "check_trained_times",
     "export_classifier",
     "load_classifier_source",
     "trace_gradient",

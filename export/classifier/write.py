@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -104,6 +106,18 @@ def check_fits(unet: Network, classifier: Network, classes: int, guidance: Guida
             got=f"{classes} classes",
             expected=f"{guidance.classes} classes, as the guidance has",
             fix="take a classifier that was trained on the same labels",
+        )
+
+
+def check_trained_times(classifier: ClassifierSource, scheduler: Mapping[str, Any]) -> None:
+    """Refuse a classifier that is known to be trained for other times than the UNet's schedule has."""
+    own, steps = classifier.train_timesteps, scheduler.get("num_train_timesteps")
+    if own is not None and isinstance(steps, int) and own != steps:
+        raise ExportError(
+            "the classifier was trained for other times than the UNet",
+            got=f"{own} training times",
+            expected=f"{steps}, as the scheduler's config says",
+            fix="take a classifier that was trained on the same noise schedule",
         )
 
 

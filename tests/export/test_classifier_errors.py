@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,9 +18,11 @@ from torch.nn import functional as F
 
 from dpmrt.engines import Guidance, Network, TensorSpec
 from dpmrt.errors import ExportError, OptionError
+from dpmrt.export.bundle import export_bundle
 from dpmrt.export.classifier import (
     ClassifierSource,
     check_fits,
+    check_trained_times,
     export_classifier,
     load_classifier_source,
     trace_gradient,
@@ -245,3 +248,17 @@ def test_a_classifier_that_does_not_fit_the_unet() -> None:
     with pytest.raises(ExportError, match="knows other classes than the UNet") as caught:
         check_fits(network(1, 16, 16), network(1, 16, 16), 7, ten)
     assert (caught.value.got, caught.value.expected) == ("7 classes", "10 classes, as the guidance has")
+
+
+def test_a_classifier_that_was_trained_for_other_times(tmp_path: Path) -> None:
+    classifier = load_classifier_source(CHECKPOINTS / "digits-classifier")
+    check_trained_times(classifier, {"num_train_timesteps": 1000})
+    check_trained_times(dataclasses.replace(classifier, train_timesteps=None), {"num_train_timesteps": 500})
+    check_trained_times(classifier, {})
+    late = Path(shutil.copytree(CHECKPOINTS / "digits-classifier", tmp_path / "late"))
+    record = (late / "training.json").read_text()
+    (late / "training.json").write_text(record.replace('"num_train_timesteps": 1000', '"num_train_timesteps": 500'))
+    with pytest.raises(ExportError, match="was trained for other times than the UNet") as caught:
+        export_bundle(CHECKPOINTS / "digits-unet", tmp_path / "bundle", classifier=late)
+    assert (caught.value.got, caught.value.expected) == ("500 training times", "1000, as the scheduler's config says")
+    assert not (tmp_path / "bundle").exists()
