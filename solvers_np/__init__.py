@@ -15,7 +15,7 @@ from dpmrt.solvers_np.grids.grid import Grid
 from dpmrt.solvers_np.grids.named import GRIDS, make_grid
 from dpmrt.solvers_np.inverse import compile_inverse
 from dpmrt.solvers_np.levels import Level, Levels
-from dpmrt.solvers_np.names import sampler_called
+from dpmrt.solvers_np.names import sampler_called, unknown_sampler
 from dpmrt.solvers_np.noise import (
     GPUS,
     SOURCES,
@@ -107,4 +107,5 @@ __all__ = [
     "run_plan",
     "sampler_called",
     "schedule_from_diffusers",
+    "unknown_sampler",
 ]

@@ -8,6 +8,7 @@ from importlib import import_module
 from dpmrt.errors import OptionError
 from dpmrt.runtime.drivers.base import Driven, Driver, Report
 from dpmrt.runtime.drivers.model import NetworkModel
+from dpmrt.solvers_np import SOLVERS, sampler_called, unknown_sampler
 
 __all__ = ["DRIVERS", "Driven", "Driver", "NetworkModel", "Report", "find_driver", "refuse_given"]
 
@@ -22,8 +23,10 @@ DRIVERS: Mapping[str, tuple[str, str]] = {
 
 
 def find_driver(name: object) -> Driver | None:
-    """Return the driver of this name, or None where the name is a solver's."""
+    """Return the driver of this name, or None where the name is a solver's; refuse one that is neither."""
     if not isinstance(name, str) or name not in DRIVERS:
+        if isinstance(name, str) and name not in SOLVERS and sampler_called(name) is None:
+            raise unknown_sampler(name, {**SOLVERS, **DRIVERS})
         return None
     module, function = DRIVERS[name]
     driver: Driver = getattr(import_module(module), function)

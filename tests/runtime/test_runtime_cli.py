@@ -105,6 +105,7 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
     "threads": (["-o", "a.png", "--threads", 0], ["threads is out of range"]),
     "steps": (["-o", "a.png", "--steps", 0], ["steps is out of range"]),
     "solver": (["-o", "a.png", "--solver", "dim"], ["unknown solver", "did you mean 'ddim'?"]),
+    "driver": (["-o", "a.png", "--solver", "dpm-solver-32"], ["unknown solver", "dpm-solver-23"]),
     "option": (["-o", "a.png", "--option", "x=1"], ["x = 1"]),
     "option without value": (["-o", "a.png", "--option", "order"], ["has no value", "KEY=VALUE"]),
     "option of its own": (["-o", "a.png", "--option", "steps=2"], ["cannot be given as --option", "use --steps"]),
