@@ -81,7 +81,7 @@ def test_only_the_api_is_seen_from_outside(shared: Path) -> None:
     assert all(f"{name}(" in header for name in names)
 
 
-def test_an_installed_library_is_found_by_cmake_and_pkg_config(built: Path, tmp_path: Path) -> None:
+def test_an_installed_library_is_found_by_cmake(built: Path, tmp_path: Path) -> None:
     prefix, project = tmp_path / "prefix", tmp_path / "project"
     run("cmake", "--install", built, "--prefix", prefix)
     project.mkdir()
@@ -102,7 +102,25 @@ def test_an_installed_library_is_found_by_cmake_and_pkg_config(built: Path, tmp_
     np.testing.assert_allclose([float(value) for value in printed], expected, rtol=2e-5, atol=1e-6)
     config = next(prefix.rglob("dpmrt.pc")).read_text()
     assert "-ldpmrt" in config
+    assert "prefix=${pcfiledir}/" in config
     assert str(SOURCE) not in config
+
+
+@pytest.mark.skipif(shutil.which("pkg-config") is None, reason="no pkg-config")
+def test_a_c_program_finds_it_by_pkg_config_wherever_it_was_installed(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = tmp_path / "elsewhere"
+    run("cmake", "--install", built, "--prefix", prefix)
+    monkeypatch.setenv("PKG_CONFIG_PATH", str(next(prefix.rglob("dpmrt.pc")).parent))
+    (tmp_path / "mine.c").write_text(
+        "#include <dpmrt/dpmrt.h>\n#include <stdio.h>\n"
+        "int main(void) {\n  dpmrt_plan *plan = NULL;\n  dpmrt_error error;\n"
+        '  if (dpmrt_plan_load("none.steps", &plan, &error)) printf("%s\\n", error.text);\n  return 0;\n}\n'
+    )
+    flags = run("pkg-config", "--cflags", "--libs", "dpmrt").split()
+    run("cc", "-o", tmp_path / "mine", tmp_path / "mine.c", *flags)
+    assert "none.steps" in run(tmp_path / "mine", cwd=tmp_path)
 
 
 def test_the_smallest_program_says_what_is_wrong(built: Path, tmp_path: Path) -> None:
