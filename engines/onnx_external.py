@@ -6,7 +6,7 @@ Every tensor counts: those of the graph, of nodes, of nested graphs and of funct
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 # The fields of onnx.proto that lead to a tensor, message by message.
@@ -33,35 +33,43 @@ def external_locations(path: Path) -> set[str]:
     while waiting:
         kind, message = waiting.pop()
         if kind == "external_data":
-            entry = dict(_messages(message))
+            entry = dict(_messages(message, (_KEY, _VALUE)))
             if bytes(entry.get(_KEY, b"")) == b"location":
                 found.add(bytes(entry.get(_VALUE, b"")).decode())
             continue
         below = _BELOW[kind]
-        waiting.extend((below[number], value) for number, value in _messages(message) if number in below)
+        waiting.extend((below[number], value) for number, value in _messages(message, below))
         graphs += kind == "graph"
     if not graphs:
         raise ValueError("no graph in the file")
     return found
 
 
-def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield number and bytes of each field of a protobuf message that has a length."""
+def _messages(data: memoryview, wanted: Container[int]) -> Iterator[tuple[int, memoryview]]:
+    """Yield number and bytes of each field of a protobuf message that has a length and a number that is wanted."""
     position, end = 0, len(data)
     while position < end:
-        key, position = _varint(data, position)
+        # Most numbers take one byte, and a graph has a hundred thousand of them.
+        key = data[position]
+        position += 1
+        if key >= 0x80:
+            key, position = _varint(data, position - 1)
         wire = key & 7
-        if wire == 0:
+        if wire == 2:
+            length = data[position] if position < end else 0x80
+            position += 1
+            if length >= 0x80:
+                length, position = _varint(data, position - 1)
+            stop = position + length
+            if key >> 3 in wanted and stop <= end:
+                yield key >> 3, data[position:stop]
+            position = stop
+        elif wire == 0:
             _, position = _varint(data, position)
         elif wire == 1:
             position += 8
         elif wire == 5:
             position += 4
-        elif wire == 2:
-            length, position = _varint(data, position)
-            if position + length <= end:
-                yield key >> 3, data[position : position + length]
-            position += length
         else:
             raise ValueError(f"unknown protobuf wire type {wire}")
     if position > end:
