@@ -44,7 +44,7 @@ def leave_whole(program: Any) -> None:
             graph.erase_node(node)
         elif node.target is _aten.to.dtype:
             node.target, node.args, node.kwargs = _aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
-    program.run_decompositions = lambda *table: program
+    program.run_decompositions = lambda *arguments, **options: program
 
 
 def _translated(node: Any) -> bool:
