@@ -16,7 +16,7 @@ from dpmrt.runtime.asked import sample_shape, settle_request
 from dpmrt.runtime.backends import Backend
 from dpmrt.runtime.bundle import OpenBundle
 from dpmrt.runtime.conditions import check_conditions
-from dpmrt.runtime.drivers import DRIVERS, Driven, NetworkModel, find_driver, refuse_given
+from dpmrt.runtime.drivers import DRIVERS, Driven, NetworkModel, check_sampler, find_driver, refuse_given
 from dpmrt.runtime.guidance.asked import Asked as AskedGuidance
 from dpmrt.runtime.held import Held
 from dpmrt.runtime.network_checks import check_network
@@ -102,6 +102,7 @@ class Pipeline:
         ...     pipeline.sample(3, seed=7, steps=5).dtype
         dtype('float32')
         """
+        check_sampler(solver)
         if solver is not None and find_driver(solver) is not None:
             refuse_given(
                 steps=steps,

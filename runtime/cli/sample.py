@@ -72,10 +72,11 @@ def command(
     chosen, sizes = parse_options(options), parse_shape(shape)
 
     from dpmrt.runtime.cli.report import check_report, reporting
-    from dpmrt.runtime.drivers import find_driver, refuse_given
+    from dpmrt.runtime.drivers import check_sampler, find_driver, refuse_given
     from dpmrt.runtime.request import check_batch
     from dpmrt.solvers_np import StepPlan
 
+    check_sampler(solver)
     driven = find_driver(solver) is not None
     check_report(report, solver, driven)
     written = {"--out": out, "--save-plan": save_plan, "--report": report, "--frames": course.frames}

@@ -10,7 +10,7 @@ from dpmrt.runtime.drivers.base import Driven, Driver, Report
 from dpmrt.runtime.drivers.model import NetworkModel
 from dpmrt.solvers_np import SOLVERS, sampler_called, unknown_sampler
 
-__all__ = ["DRIVERS", "Driven", "Driver", "NetworkModel", "Report", "find_driver", "refuse_given"]
+__all__ = ["DRIVERS", "Driven", "Driver", "NetworkModel", "Report", "check_sampler", "find_driver", "refuse_given"]
 
 #: by the name that `solver` takes: module and function, imported when asked for
 DRIVERS: Mapping[str, tuple[str, str]] = {
@@ -23,14 +23,19 @@ DRIVERS: Mapping[str, tuple[str, str]] = {
 
 
 def find_driver(name: object) -> Driver | None:
-    """Return the driver of this name, or None where the name is a solver's; refuse one that is neither."""
+    """Return the driver of this name, or None where there is none."""
     if not isinstance(name, str) or name not in DRIVERS:
-        if isinstance(name, str) and name not in SOLVERS and sampler_called(name) is None:
-            raise unknown_sampler(name, {**SOLVERS, **DRIVERS})
         return None
     module, function = DRIVERS[name]
     driver: Driver = getattr(import_module(module), function)
     return driver
+
+
+def check_sampler(name: object) -> None:
+    """Refuse a name that is neither a solver's nor a driver's. Editing knows more, as those of inverses."""
+    known = {**SOLVERS, **DRIVERS}
+    if isinstance(name, str) and name not in known and sampler_called(name) is None:
+        raise unknown_sampler(name, known)
 
 
 def refuse_given(**arguments: object) -> None:

@@ -164,6 +164,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[DpmrtError], str, str]] = {
     "a true batch": ({"batch": True}, OptionError, "batch is out of range", "True"),
     "no steps": ({"steps": 0}, OptionError, "steps is out of range", "0"),
     "too many steps": ({"steps": 5000}, OptionError, "steps", "5000"),
+    "unknown driver": ({"solver": "dpm-solver-32"}, OptionError, "(?s)unknown solver.*dpm-solver-23", "32"),
     "unknown solver": ({"solver": "dpmsolver+++"}, OptionError, "unknown solver", "'dpmsolver\\+\\+\\+'"),
     "unknown option": ({"solver": "ddim", "ordr": 2}, OptionError, "option of this name", "'ordr'"),
     "unknown key": ({"ordr": 2}, OptionError, "no key of this name", "ordr = 2"),
