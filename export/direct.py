@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from dpmrt.export.shortcuts import SHORTCUTS
+
 _aten = torch.ops.aten
 
 # Operators that torch.onnx or a translation of ours turns to ONNX one by one, and that write to none of their inputs.
@@ -52,7 +54,7 @@ def _translated(node: Any) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload):
         return not isinstance(node.target, torch._ops.HigherOrderOperator)
     known = node.target.namespace == "aten" and str(node.target).removeprefix("aten.") in _TRANSLATED
-    return known or node.target in _CHECKS or _gives_back(node) or _converts(node)
+    return known or node.target in SHORTCUTS or node.target in _CHECKS or _gives_back(node) or _converts(node)
 
 
 def _gives_back(node: Any) -> bool:

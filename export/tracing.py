@@ -17,6 +17,7 @@ from dpmrt.errors import ExportError
 from dpmrt.export.direct import leave_whole
 from dpmrt.export.interfaces import Interface
 from dpmrt.export.onnx_text import quietly, strip
+from dpmrt.export.shortcuts import SHORTCUTS, Shortcuts
 from dpmrt.export.simplifying import simplify
 from dpmrt.export.translations import TRANSLATIONS
 from dpmrt.export.unexportable import operator_error
@@ -51,7 +52,8 @@ class _Tensors(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         """Return the network's prediction."""
-        return self._forward(self.model, dict(zip(self._roles, tensors)))
+        with Shortcuts():
+            return self._forward(self.model, dict(zip(self._roles, tensors)))
 
 
 def trace(
@@ -90,7 +92,7 @@ def trace(
                 program,
                 dynamo=True,
                 opset_version=OPSET,
-                custom_translation_table=TRANSLATIONS,
+                custom_translation_table={**TRANSLATIONS, **SHORTCUTS},
                 input_names=[spec.name for spec in inputs],
                 output_names=[spec.name for spec in outputs],
                 optimize=False,

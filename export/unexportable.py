@@ -13,7 +13,11 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)')
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 #: what torch.onnx says whether or not anything is wrong
 _IDLE = "torchvision is not installed"
-_OURS = ("/torch/", "/dpmrt/", "/export/tracing.py", "/export/interfaces/", "/export/folding.py")
+_OURS = (
+    "/torch/",
+    "/dpmrt/",
+    *(f"/export/{name}" for name in ("tracing.py", "shortcuts.py", "interfaces/", "folding.py")),
+)
 
 
 def operator_error(error: BaseException, program: Any, said: Iterable[str], opset: int) -> ExportError:
