@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -90,7 +91,7 @@ def draw_solvers(
             continue
         calls, errors = zip(*((p.calls, p.error) for p in curve.points))
         axes.loglog(calls, errors, "o-", label=curve.name, markersize=4)
-    ticks = sorted({max(p.calls for p in column) for column in zip(*(curve.points for curve in curves))})
+    ticks = legible([p.calls for curve in curves for p in curve.points])
     axes.set_xticks(ticks, [str(c) for c in ticks])
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes.set(title=title, xlabel="network calls", ylabel="distance from the exact solution, relative")
@@ -100,6 +101,15 @@ def draw_solvers(
     if sheet is not None:
         _draw_samples(figure.add_subplot(parts[1]), sheet, curves)
     figure.savefig(stream, format="png", dpi=110, bbox_inches="tight")
+
+
+def legible(calls: Sequence[int]) -> list[int]:
+    """Return numbers that have room beside each other on a logarithmic axis; the most frequent have priority."""
+    kept: list[int] = []
+    for number, _ in Counter(sorted(calls, reverse=True)).most_common():
+        if all(abs(np.log(number / other)) > 0.1 for other in kept):
+            kept.append(number)
+    return sorted(kept)
 
 
 def draw_course(stream: BinaryIO, levels: Sequence[float], called: Sequence[int], title: str) -> None:

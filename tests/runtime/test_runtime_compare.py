@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_conditioned import write_conditioned
 
 from dpmrt.runtime import cli, load
+from dpmrt.runtime.charts import legible
 from dpmrt.runtime.comparison import USUAL, Entry, compare_solvers, fitting_plan, total_calls
 from dpmrt.solvers_np import StepEvent
 
@@ -154,3 +155,9 @@ def test_without_matplotlib_it_says_what_to_install(plain: Path, monkeypatch: py
     result = run("solvers", plain, "-o", "a.png")
     assert result.exit_code == 1
     assert "pip install 'dpmrt[viz]'" in result.stderr
+
+
+def test_numbers_on_the_axis_do_not_run_into_each_other() -> None:
+    assert legible([5, 10, 20, 40, 5, 9, 19, 39, 5, 10, 20, 38]) == [5, 9, 10, 20, 40]
+    assert legible([38, 39, 40]) == [40]
+    assert legible([]) == []
