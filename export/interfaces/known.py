@@ -60,7 +60,16 @@ def unet1d(config: Config) -> Interface:
     channels_in = int(config["in_channels"]) + int(config.get("extra_in_channels") or 0)
     if config["down_block_types"][0] == "DownBlock1DNoSkip":
         # This block adds the embedded time to the channels of the sample.
-        channels_in -= _time_width(config)
+        time = _time_width(config)
+        channels_in -= time
+        if channels_in < 1:
+            raise ExportError(
+                "the network has no channels left for a sample",
+                got=f"{channels_in + time} for the sample and its time (in_channels and extra_in_channels), "
+                f"{time} of them the time's",
+                expected=f"at least {time + 1}, as DownBlock1DNoSkip puts both together",
+                fix=f"set extra_in_channels to {time} in the config that the network is made from",
+            )
     length = config.get("sample_size")
     if not isinstance(length, int) or length < 1:
         raise _no_size(config)

@@ -130,6 +130,13 @@ def test_what_is_sampled_has_the_channels_of_the_output() -> None:
     assert interface("stable video").settle().state_shape() == (6, 4, 8, 8)
 
 
+def test_a_sequence_has_channels_of_its_own() -> None:
+    config = {"_class_name": "UNet1DModel", "in_channels": 3, "out_channels": 3, "extra_in_channels": 16}
+    config |= {"down_block_types": ["DownBlock1DNoSkip"], "block_out_channels": [32], "sample_size": 64}
+    with pytest.raises(ExportError, match=r"no channels left(.|\n)*got: +19 (.|\n)*64 of(.|\n)*at least 65"):
+        interface_of(config)
+
+
 def test_axes_fixed_free_and_bounded() -> None:
     settled = interface("text").settle(parse_axes(["batch=2", "height=16", "width=4:8:32", "tokens=free"]))
     assert settled.input("sample").shape == (2, 4, 16, "width")
