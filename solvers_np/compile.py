@@ -91,7 +91,7 @@ def choose_sampler(
         "grid": name,
         "steps": steps,
         "prediction": prediction,
-        "options": {k: v for k, v in options.items() if isinstance(v, (int, float, str, list, tuple))},
+        "options": {k: v for k, v in options.items() if v is None or isinstance(v, (int, float, str, list, tuple))},
     }
     return Chosen(solver, schedule, made, for_solver, meta)
 

@@ -1,4 +1,4 @@
-"""The report of a sampler without a fixed grid, as a file: numbers in .json, or a picture in .png."""
+"""What a sampler without a fixed grid leaves beside its samples: a report, and what it had if it ended early."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
+import numpy as np
+
 from dpmrt.errors import OptionError, PartialError
+from dpmrt.files import atomic_write
+from dpmrt.runtime.cli.arrays import write_array
 from dpmrt.runtime.drivers.base import Report
 
 
@@ -31,13 +36,20 @@ def check_report(path: Path | None, solver: str | None, driven: bool) -> None:
 
 
 @contextmanager
-def reporting(path: Path | None) -> Iterator[list[Report]]:
-    """Write the report that the block puts into the list; of a run that ended early, the one its error carries."""
+def reporting(path: Path | None, out: Path) -> Iterator[list[Report]]:
+    """Write the report that the block puts into the list.
+
+    Of a run that ended early it is the one that its error carries, and the state that it had reached is written too,
+    beside `out`, which is not.
+    """
     found: list[Report] = []
     try:
         yield found
     except PartialError as error:
         found.append(error.report)
+        kept = out.with_suffix(".partial.npy")
+        write_array(kept, np.ascontiguousarray(error.samples))
+        click.echo(f"kept what was reached, the state at t = {error.t:g}: {kept}", err=True)
         raise
     finally:
         if path is not None and found:
@@ -49,7 +61,5 @@ def write_report(path: Path, report: Report) -> None:
     if path.suffix.lower() == ".png":
         report.plot(path)
         return
-    from dpmrt.files import atomic_write
-
     with atomic_write(path) as stream:
         stream.write(json.dumps(report.to_json(), indent=1).encode() + b"\n")

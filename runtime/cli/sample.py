@@ -104,7 +104,7 @@ def command(
         hooks = [*clip.hooks(pipeline, sizes), *course.hooks(pipeline, plan, batch, sizes, sheet)]
         with runner.watched("sampling", None if plan is None else plan.calls) as watch:
             if solver is not None and driven:
-                with reporting(report) as found:
+                with reporting(report, out) as found:
                     done = pipeline.drive(batch, solver=solver, callback=watch, **request)
                     found.append(done.report)
                 samples = done.samples

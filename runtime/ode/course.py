@@ -106,7 +106,7 @@ def follow(
                 f"the ODE was not solved within {course.max_calls} network calls",
                 got=_where(report),
                 expected="a solver that reaches the end",
-                fix="raise max_calls, or loosen rtol and atol; the error's `samples` hold what was reached",
+                fix="raise max_calls, or loosen rtol and atol",
                 **partial("budget"),
             )
         seen = point.scale * z
@@ -168,4 +168,4 @@ def follow(
 
 def _where(report: OdeReport) -> str:
     t = report.t[-1] if report.t else float("nan")
-    return f"{report.calls} calls, {report.steps} steps, t = {t:.6g}"
+    return f"{report.calls} calls, {report.steps} step{'s' * (report.steps != 1)}, t = {t:.6g}"

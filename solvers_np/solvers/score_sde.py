@@ -37,8 +37,8 @@ def predictor_corrector(
     grid: Grid,
     prediction: str,
     *,
-    predictor: str = "reverse-diffusion",
-    corrector: str = "langevin",
+    predictor: str | None = "reverse-diffusion",
+    corrector: str | None = "langevin",
     snr: float = 0.16,
     corrector_steps: int = 1,
     denoise: bool = True,
@@ -56,6 +56,7 @@ def predictor_corrector(
     >>> plan.calls, plan.draws
     (15, 14)
     """
+    predictor, corrector = ("none" if name is None else name for name in (predictor, corrector))
     one_of("predictor", predictor, (*PREDICTORS, "none"))
     one_of("corrector", corrector, CORRECTORS)
     _check(predictor, corrector, snr, probability_flow)

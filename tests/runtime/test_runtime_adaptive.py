@@ -99,7 +99,7 @@ def test_the_command_line_writes_samples_and_report(plain: Path, tmp_path: Path)
     assert picture.read_bytes().startswith(PNG)
 
 
-def test_the_report_of_a_failed_run_is_written_and_its_samples_are_not(plain: Path, tmp_path: Path) -> None:
+def test_of_a_failed_run_the_report_is_written_and_what_it_had_reached(plain: Path, tmp_path: Path) -> None:
     out, numbers = tmp_path / "a.npy", tmp_path / "a.json"
     done = sample(
         plain, out, "--option", "max_calls=8", "--option", "rtol=1e-4", "--option", "atol=1e-4", "--report", numbers
@@ -110,6 +110,11 @@ def test_the_report_of_a_failed_run_is_written_and_its_samples_are_not(plain: Pa
     report = json.loads(numbers.read_text())
     assert not report["complete"]
     assert report["calls"] <= 8
+    with load(plain) as pipeline, pytest.raises(BudgetError) as caught:
+        pipeline.sample(3, solver="dpm-solver-23", rtol=1e-4, atol=1e-4, max_calls=8)
+    kept = tmp_path / "a.partial.npy"
+    np.testing.assert_array_equal(np.load(kept), caught.value.samples)
+    assert f"kept what was reached, the state at t = {caught.value.t:g}: {kept}" in done.output
 
 
 def test_reports_that_cannot_be(plain: Path, tmp_path: Path) -> None:

@@ -324,3 +324,14 @@ def test_euler_maruyama_needs_to_know_the_time() -> None:
     # a corrector takes no step there, and the other predictor needs none
     plan = compile_plan("predictor-corrector", make_schedule("linear", zero_snr=True), 3)
     assert plan.calls == 5
+
+
+def test_none_is_the_name_of_no_corrector_and_no_predictor() -> None:
+    for options in ({"corrector": None}, {"predictor": None, "corrector": "annealed-langevin"}):
+        given = compile_plan("predictor-corrector", "ve", 4, **options)
+        named = compile_plan(
+            "predictor-corrector", "ve", 4, **{name: value or "none" for name, value in options.items()}
+        )
+        for weights, expected in zip(dense_weights(given), dense_weights(named), strict=True):
+            np.testing.assert_array_equal(weights, expected)
+        assert given.meta["options"] == options
