@@ -334,4 +334,4 @@ def test_none_is_the_name_of_no_corrector_and_no_predictor() -> None:
         )
         for weights, expected in zip(dense_weights(given), dense_weights(named), strict=True):
             np.testing.assert_array_equal(weights, expected)
-        assert given.meta["options"] == options
+        assert given.meta["options"] == {"final": "zero", **options}
