@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cpp_golden
+import cpp_guided
 import numpy as np
 import pytest
 from cpp_building import shared_place
@@ -46,11 +48,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared_place(tmp_path_factory)
 
 
+def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Return a folder that one of the workers writes, and the others wait for."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            write(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def golden(place: Path) -> Path:
     """Trajectories that Python wrote, for the C++ runtime to replay."""
-    folder = place / "cpp-golden"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            cpp_golden.write_golden(folder)
-    return folder
+    return written_once(place / "cpp-golden", cpp_golden.write_golden)
+
+
+@pytest.fixture(scope="session")
+def guided(place: Path) -> Path:
+    """Guided ones."""
+    return written_once(place / "cpp-guided", cpp_guided.write_guided)

@@ -12,7 +12,6 @@ import cpp_guided
 import pytest
 from cpp_building import RELEASE, SANITIZED, SOURCE, build, run
 from cpp_bundles import FILES, onnx_model, write_folder
-from filelock import FileLock
 
 from dpmrt.engines import Network, record_file, shipped_bundle
 from dpmrt.engines.schema import DType
@@ -37,15 +36,6 @@ def built(place: Path) -> Path:
 @pytest.fixture(scope="session")
 def sanitized(place: Path) -> Path:
     return build(place / "cpp-sanitized", *SANITIZED)
-
-
-@pytest.fixture(scope="session")
-def guided(place: Path) -> Path:
-    folder = place / "cpp-guided"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            cpp_guided.write_guided(folder)
-    return folder
 
 
 def opened(program: Path, folders: list[Path]) -> list[tuple[str, str]]:

@@ -1,12 +1,11 @@
-// Replays Python's trajectories through the executor of CUDA devices, on a stand-in for CUDA that runs on the host.
+// Replays Python's trajectories, guided ones among them, through the executor of CUDA devices, on a stand-in for CUDA that runs on the host.
 #include <string>
 
 #include "../src/device/executor.h"
 #include "../src/failure.h"
 #include "../src/plan.h"
-#include "cases.h"
 #include "cuda/fake.h"
-#include "network.h"
+#include "guided.h"
 
 namespace {
 
@@ -23,13 +22,21 @@ public:
         if (call == fails_at) throw Failure(DPMRT_ERROR_ENGINE, "the network failed");
         fake::push(binding_.stream, [this, call, output] {
             const dpmrt_binding there = host();
-            network::run(nullptr, const_cast<dpmrt_binding *>(&there), call, binding_.times[call], output, nullptr);
+            const double t = binding_.times[call];
+            if (!guided) {
+                network::run(nullptr, const_cast<dpmrt_binding *>(&there), call, t, output, nullptr);
+            } else if (there.dtype == DPMRT_FLOAT32) {
+                network::fill_conditioned<float>(there, t, output);
+            } else {
+                network::fill_conditioned<double>(there, t, output);
+            }
             if (call == spoils_at) std::memset(binding_.outputs[output], 0xff, sizeof(double));
         });
     }
 
     std::size_t fails_at = SIZE_MAX;
     std::size_t spoils_at = SIZE_MAX;
+    bool guided = false;
 
 private:
     dpmrt_binding host() const {
@@ -43,6 +50,7 @@ private:
         there.output_count = binding_.outputs.size();
         there.times = binding_.times.data();
         there.calls = binding_.times.size();
+        there.guided = guided ? 1 : 0;
         return there;
     }
 
@@ -99,6 +107,13 @@ struct Asked {
     dpmrt_run_params params = dpmrt_run_default_params();
 };
 
+bool near(const Case &one, const std::vector<std::uint8_t> &got, const char *how) {
+    const double apart = distance(one.wide(got), one.expected);
+    const double limit = one.dtype == DPMRT_FLOAT64 ? 1e-12 : 2e-6;
+    std::printf("%-44s %-8s %s %.1e\n", one.name.c_str(), how, apart <= limit ? "ok " : "OFF", apart);
+    return apart <= limit;
+}
+
 bool replay(const Case &one) {
     Curve network;
     const auto executor = device::Executor::make(plan_for(one), network, one.params());
@@ -120,10 +135,63 @@ bool replay(const Case &one) {
     };
     asked.params.progress_user = &told;
     REQUIRE(asked.run(*executor) == plain && told > 0);
-    const double apart = distance(one.wide(plain), one.expected);
-    const double limit = one.dtype == DPMRT_FLOAT64 ? 1e-12 : 2e-6;
-    std::printf("%-44s %s %.1e\n", one.name.c_str(), apart <= limit ? "ok " : "OFF", apart);
-    return apart <= limit;
+    return near(one, plain, "");
+}
+
+dpmrt_session_params guided_params(const Case &one) {
+    dpmrt_session_params params = one.params();
+    params.guided = 1;
+    return params;
+}
+
+// One session serves every guidance: a graph that was captured with other scales, and what a graph does not hold.
+bool replay(const Guided &guided) {
+    const Case &one = guided.one;
+    Curve network;
+    network.guided = true;
+    const auto executor = device::Executor::make(plan_for(one), network, guided_params(one));
+    Asked asked(one);
+    asked.params.guidance = guided.guidance;
+    const auto plain = asked.run(*executor);
+    REQUIRE(asked.run(*executor) == plain && executor->captured());
+    REQUIRE(asked.run(*executor) == plain);
+    asked.params.guidance = dpmrt_run_default_params().guidance;
+    asked.params.guidance.rescale = guided.guidance.rescale;
+    asked.params.guidance.scale = 2;
+    const std::size_t before = fake::counts().replays;
+    const auto other = asked.run(*executor);
+    REQUIRE(other != plain && executor->captured() && fake::counts().replays == before + 1);
+    // Another rescale is another number, but with and without one the kernels are not the same.
+    asked.params.guidance.rescale = guided.guidance.rescale != 0 ? 0 : 0.5;
+    const auto rescaled = asked.run(*executor);
+    REQUIRE(rescaled != other && !executor->captured());
+    REQUIRE(asked.run(*executor) == rescaled && executor->captured());
+    asked.params.guidance = guided.guidance;
+    for (int again = 0; again < 3; ++again) REQUIRE(asked.run(*executor) == plain);
+    return near(one, plain, "guided");
+}
+
+void refuse(const Guided &guided) {
+    const Case &one = guided.one;
+    Curve network;
+    network.guided = true;
+    const auto executor = device::Executor::make(plan_for(one), network, guided_params(one));
+    Asked asked(one);
+    asked.params.guidance.rescale = 2;
+    REQUIRE(contains(refusal([&] { asked.run(*executor); }), "guidance rescale is out of range"));
+    asked.params.guidance = guided.guidance;
+    const auto good = asked.run(*executor);
+    network.spoils_at = 0;
+    REQUIRE(contains(refusal([&] { asked.run(*executor); }), "the network returned NaN or infinity\n  got:      call 1 of"));
+    network.spoils_at = SIZE_MAX;
+    REQUIRE(asked.run(*executor) == good);
+    Curve other;
+    const auto plain = device::Executor::make(plan_for(one), other, one.params());
+    asked.params.guidance.scale = 3;
+    REQUIRE(contains(refusal([&] { asked.run(*plain); }), "a session that was made without it"));
+    dpmrt_session_params alone = guided_params(one);
+    alone.guided_alone = 1;
+    REQUIRE(contains(refusal([&] { device::Executor::make(plan_for(one), other, alone); }), "always runs on both halves"));
 }
 
 void fail(const Case &one) {
@@ -153,7 +221,7 @@ void fail(const Case &one) {
 }  // namespace
 
 int main(int argc, char **argv) {
-    REQUIRE(argc == 2);
+    REQUIRE(argc == 3);
     bool all = true;
     for (const Case &one : read_cases(argv[1])) {
         Curve network;
@@ -164,6 +232,12 @@ int main(int argc, char **argv) {
             REQUIRE(contains(refusal([&] { device::Executor::make(plan_for(one), network, one.params()); }),
                              "an instruction that the device's executor does not have"));
         }
+    }
+    for (const auto &path : files_of(argv[2], ".guided")) {
+        const Guided guided(path);
+        if (!has_kernels(*plan_for(guided.one))) continue;
+        all = replay(guided) && all;
+        refuse(guided);
     }
     REQUIRE(fake::counts().allocated == 0);
     return all ? 0 : 1;

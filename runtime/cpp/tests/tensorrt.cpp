@@ -12,9 +12,13 @@ int main(int argc, char **argv) {
     dpmrt_bundle *bundle = nullptr;
     require_ok(dpmrt_bundle_open(argv[1], &bundle, &error), error);
     dpmrt_plan *plan = plan_of(one);
-    const dpmrt_session_params params = one.params();
-    dpmrt_tensorrt_session *session = nullptr;
+    dpmrt_session_params params = one.params();
+    dpmrt_tensorrt_session *session = nullptr, *guided = nullptr;
     const dpmrt_status status = dpmrt_tensorrt_session_create(bundle, nullptr, plan, &params, &session, &error);
+    params.guided = 1;
+    if (status == DPMRT_OK) {
+        require_ok(dpmrt_tensorrt_session_create(bundle, nullptr, plan, &params, &guided, &error), error);
+    }
     dpmrt_plan_free(plan);
     dpmrt_bundle_free(bundle);
     if (status != DPMRT_OK) {
@@ -38,13 +42,26 @@ int main(int argc, char **argv) {
     }
     const double apart = distance(one.wide(out), one.expected);
     // A captured trajectory serves every label.
-    const std::vector<std::int64_t> labels(one.shape[0], 1);
+    const std::vector<std::int64_t> labels(one.shape[0], 3);
     REQUIRE(dpmrt_tensorrt_session_condition(session, "text", labels.data(), 8, &error) == DPMRT_ERROR_ARGUMENT);
     REQUIRE(dpmrt_tensorrt_session_condition(session, "class_labels", labels.data(), 1, &error) == DPMRT_ERROR_SHAPE);
     require_ok(dpmrt_tensorrt_session_condition(session, "class_labels", labels.data(), 8 * labels.size(), &error), error);
     recorded.draw = 0;
     require_ok(dpmrt_tensorrt_session_run(session, &run, out.data(), &error), error);
     REQUIRE(out != first && dpmrt_tensorrt_session_captured(session) == 1);
+    first = out;
+    run.guidance.scale = 3;
+    recorded.draw = 0;
+    REQUIRE(dpmrt_tensorrt_session_run(session, &run, out.data(), &error) == DPMRT_ERROR_ARGUMENT);
+    REQUIRE(std::strstr(error.text, "a session that was made without it") != nullptr);
+    // This network adds its label, so that guidance to 1 from 0 by 3 is as good as the label 3.
+    std::vector<std::int64_t> halves(2 * one.shape[0], 0);
+    std::fill_n(halves.begin(), one.shape[0], 1);
+    require_ok(dpmrt_tensorrt_session_condition(guided, "class_labels", halves.data(), 8 * halves.size(), &error), error);
+    recorded.draw = 0;
+    require_ok(dpmrt_tensorrt_session_run(guided, &run, out.data(), &error), error);
+    REQUIRE(distance(one.wide(out), one.wide(first)) < 1e-5);
+    dpmrt_tensorrt_session_free(guided);
     dpmrt_tensorrt_session_free(session);
     REQUIRE(fake::counts().allocated == 0);
     std::printf("%s %.1e\n", apart <= 2e-6 ? "ok" : "OFF", apart);

@@ -11,7 +11,8 @@
  *     dpmrt_tensorrt_session_free(session);
  *
  * The rules of dpmrt.h hold here too. A session is for one thread at a time, on the device that is CUDA's current one.
- * Guidance, dynamic thresholding and Langevin steps are the host's executor's; they are refused here.
+ * Dynamic thresholding and Langevin steps are the host's executor's; they are refused here. A guided session always runs
+ * the network on both halves: `guided_alone` is refused.
  */
 #ifndef DPMRT_TENSORRT_H
 #define DPMRT_TENSORRT_H
@@ -36,14 +37,16 @@ DPMRT_API dpmrt_status dpmrt_tensorrt_session_create(const dpmrt_bundle *bundle,
 
 /*
  * Sets what the network is conditioned on, by the input's name in the graph: as many bytes as the engine's input has, in
- * its type. It stays until it is set again.
+ * its type. In a guided session the engine's batch is twice the session's: first what is wanted, then what guidance moves
+ * away from. It stays until it is set again.
  */
 DPMRT_API dpmrt_status dpmrt_tensorrt_session_condition(dpmrt_tensorrt_session *session, const char *input, const void *data,
                                                         size_t bytes, dpmrt_error *error);
 
 /*
  * Samples; `out` is on the host. All noise is drawn before the first call. A run with no progress callback is captured as
- * a CUDA graph the second time, and replayed from then on, whatever its seed, noise and conditions.
+ * a CUDA graph the second time, and replayed from then on, whatever its seed, noise, conditions and scales of guidance;
+ * only to begin or to end a rescale of guidance captures anew.
  */
 DPMRT_API dpmrt_status dpmrt_tensorrt_session_run(dpmrt_tensorrt_session *session, const dpmrt_run_params *params, void *out,
                                                   dpmrt_error *error);

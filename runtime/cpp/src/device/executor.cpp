@@ -7,8 +7,10 @@
 #include <optional>
 
 #include "../composition.h"
+#include "../guidance.h"
 #include "../network_call.h"
 #include "../noise.h"
+#include "guiding.h"
 #include "kernels.h"
 #include "memory.h"
 
@@ -25,13 +27,21 @@ public:
         : plan_(std::move(plan)), network_(network), layout_(Layout::of(*plan_)) {
         Binding binding{sizeof(Real) == sizeof(float) ? DPMRT_FLOAT32 : DPMRT_FLOAT64,
                         {params.shape, params.shape + params.rank}, plan_->parts, nullptr, {}, {}, stream_.get()};
-        measure(binding.shape);
-        allocate();
-        binding.input = row(layout_.input);
-        for (const std::size_t slot : layout_.slots) binding.outputs.push_back(whole_.data() != nullptr ? whole_.data() : row(slot));
+        measure(binding.shape, params.guided != 0);
+        std::vector<double> ratios;
         for (std::size_t k = 0; k < plan_->rows(); ++k) {
-            if (plan_->out[k] >= 0) binding.times.push_back(plan_->t[k]);
+            if (plan_->out[k] < 0) continue;
+            binding.times.push_back(plan_->t[k]);
+            ratios.push_back(plan_->sigma[k] / plan_->alpha[k]);
         }
+        if (params.guided != 0) {
+            const auto parts = static_cast<std::size_t>(plan_->parts);
+            guiding_.emplace(binding.shape[0], sample_, parts, binding.times, std::move(ratios));
+            binding.shape[0] *= 2;
+        }
+        allocate();
+        binding.input = guiding_ ? guiding_->input() : row(layout_.input);
+        for (const std::size_t slot : layout_.slots) binding.outputs.push_back(whole_.data() != nullptr ? whole_.data() : row(slot));
         network_.bind(binding);
         write_script();
     }
@@ -40,6 +50,9 @@ public:
 
     void run(const dpmrt_run_params &params, void *out) override {
         TorchNoise stream(params.seed);
+        // Before anything is enqueued: what cannot be honoured leaves the session as it was.
+        if (!guiding_) check_guidance(params.guidance, false, 0, 0);
+        if (guiding_ && !guiding_->begin(params.guidance, stream_.get())) trajectory_.forget();
         try {
             begin(params, stream);
             if (params.progress == nullptr) {
@@ -68,8 +81,8 @@ private:
         std::size_t calls;
     };
 
-    void measure(const std::vector<std::size_t> &shape) {
-        const std::size_t most = std::numeric_limits<std::ptrdiff_t>::max() / sizeof(Real) / 1024;
+    void measure(const std::vector<std::size_t> &shape, bool guided) {
+        const std::size_t most = std::numeric_limits<std::ptrdiff_t>::max() / sizeof(Real) / 1024 / (guided ? 2 : 1);
         size_ = 1;
         for (const std::size_t side : shape) {
             if (side == 0 || side > most / size_) {
@@ -91,7 +104,8 @@ private:
         host_noise_.resize(plan_->draws() * pitch_);
         host_state_.resize(size_);
         single_.resize(sizeof(Real) == sizeof(float) ? 0 : size_);
-        if (plan_->parts == 2) whole_ = Memory(2 * size_ * sizeof(Real));
+        const std::size_t halves = guiding_ ? guiding_->output_size() : plan_->parts == 2 ? 2 * size_ : 0;
+        whole_ = Memory(halves * sizeof(Real));
     }
 
     Real *row(std::size_t index) const { return static_cast<Real *>(rows_.data()) + index * pitch_; }
@@ -149,7 +163,7 @@ private:
             std::optional<Learned<Real>> learned;
             if (step.noisy) {
                 noise = static_cast<const Real *>(noise_.data()) + draws++ * pitch_;
-                if (whole_.data() != nullptr && step.noise_instruction) learned = learned_of(*step.noise_instruction, noise, k);
+                if (plan_->parts == 2 && step.noise_instruction) learned = learned_of(*step.noise_instruction, noise, k);
                 if (learned) noise = nullptr;
             }
             std::optional<Update<Real>> before;
@@ -255,14 +269,7 @@ private:
         if (prologue_) check(enqueue_update(*prologue_, stream), "a row");
         for (const Row &one : script_) {
             const Step &step = one.step;
-            if (step.out >= 0) {
-                network_.enqueue(one.calls, static_cast<std::size_t>(step.out));
-                if (whole_.data() != nullptr) {
-                    check(enqueue_first(static_cast<const Real *>(whole_.data()),
-                                        row(layout_.slots[static_cast<std::size_t>(step.out)]), static_cast<long long>(size_),
-                                        static_cast<long long>(sample_), stream), "a row");
-                }
-            }
+            if (step.out >= 0) call(one.calls, static_cast<std::size_t>(step.out));
             if (one.before) check(enqueue_update(*one.before, stream), "a row");
             if (step.instruction) {
                 const auto limit = static_cast<Real>(std::get<Clip>(*step.instruction).limit);
@@ -271,6 +278,19 @@ private:
             if (one.learned) check(enqueue_learned(*one.learned, stream), "a variance");
             check(enqueue_update(one.after, stream), "a row");
             if (told != nullptr && step.out >= 0) tell(*told, one);
+        }
+    }
+
+    void call(std::size_t index, std::size_t out) {
+        const cudaStream_t stream = stream_.get();
+        const auto *whole = static_cast<const Real *>(whole_.data());
+        Real *slot = row(layout_.slots[out]);
+        if (guiding_) guiding_->enqueue_input(row(layout_.input), stream);
+        network_.enqueue(index, out);
+        if (guiding_) {
+            guiding_->enqueue_output(index, whole, slot, stream);
+        } else if (whole != nullptr) {
+            check(enqueue_first(whole, slot, static_cast<long long>(size_), static_cast<long long>(sample_), stream), "a row");
         }
     }
 
@@ -317,10 +337,12 @@ private:
     Layout layout_;
     Stream stream_;
     std::size_t size_ = 0, sample_ = 0, pitch_ = 0;
-    Memory rows_, flags_, noise_, whole_;
+    Memory rows_, flags_, noise_;
+    Memory whole_;  // an output of two parts, or of two halves
     std::vector<std::uint32_t> host_flags_;
     std::vector<Real> host_noise_, host_state_;
     std::vector<float> single_;
+    std::optional<Guiding<Real>> guiding_;
     std::optional<Update<Real>> prologue_;
     std::vector<Row> script_;
     Trajectory trajectory_;
@@ -338,6 +360,10 @@ std::unique_ptr<Executor> Executor::make(std::shared_ptr<const Plan> plan, Netwo
         throw Failure(DPMRT_ERROR_SHAPE, "the shape needs a batch axis and at least one more",
                       format("rank %zu", params.rank), format("2 to %d", DPMRT_MAX_RANK),
                       "set rank and shape in the session's parameters");
+    }
+    if (params.guided_alone != 0) {
+        throw Failure(DPMRT_ERROR_ARGUMENT, "on the device the network always runs on both halves", "guided_alone",
+                      "guided without it: a captured trajectory makes the same calls whatever the scales");
     }
     if (params.dtype == DPMRT_FLOAT32) return std::make_unique<Bound<float>>(std::move(plan), network, params);
     if (params.dtype == DPMRT_FLOAT64) return std::make_unique<Bound<double>>(std::move(plan), network, params);

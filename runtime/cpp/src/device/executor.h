@@ -15,7 +15,7 @@ namespace dpmrt_core::device {
 // Where a session's buffers are on the device; they keep their addresses.
 struct Binding {
     dpmrt_dtype dtype;
-    std::vector<std::size_t> shape;
+    std::vector<std::size_t> shape;  // of a guided session with its batch doubled: the conditioned half comes first
     int parts;
     const void *input;
     std::vector<void *> outputs;

@@ -43,12 +43,39 @@ struct Learned {
     long long count, sample, pitch;
 };
 
+// The first parts of an output of two halves, made one by guidance.
+template <class Real>
+struct Guided {
+    const Real *given, *null;  // of the first sample; the others follow at `pitch`
+    Real *to;
+    const Real *scales;  // one a sample
+    long long count, sample, pitch;
+};
+
+// Guided samples brought back to the deviation of what was given, each by itself. Sums are taken in kSummed parts of a
+// sample, in an order that does not change.
+template <class Real>
+struct Rescale {
+    static constexpr std::size_t kSummed = 256;
+    // How many numbers `sums` has: two sums and two squared distances for each part, and a gain for each sample.
+    static constexpr std::size_t doubles(std::size_t batch) { return batch * (4 * kSummed + 1); }
+
+    Guided<Real> guided;
+    const Real *factor;
+    double *sums;
+    long long batch;
+};
+
 template <class Real>
 cudaError_t enqueue_update(const Update<Real> &update, cudaStream_t stream);
 template <class Real>
 cudaError_t enqueue_clip(Real *x, long long count, Real limit, cudaStream_t stream);
 template <class Real>
 cudaError_t enqueue_learned(const Learned<Real> &learned, cudaStream_t stream);
+template <class Real>
+cudaError_t enqueue_guided(const Guided<Real> &guided, cudaStream_t stream);
+template <class Real>
+cudaError_t enqueue_rescale(const Rescale<Real> &rescale, cudaStream_t stream);
 // Copies the first parts of an output of two, sample by sample.
 template <class Real>
 cudaError_t enqueue_first(const Real *whole, Real *slot, long long count, long long sample, cudaStream_t stream);

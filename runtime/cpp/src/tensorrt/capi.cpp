@@ -74,16 +74,13 @@ Names names_of(const Network &unet) {
 
 void create(const OpenBundle &open, const char *engines, const dpmrt_plan &plan, const dpmrt_session_params &params,
             dpmrt_tensorrt_session &made) {
-    if (params.guided != 0) {
-        fail(DPMRT_ERROR_ARGUMENT, "guidance is not to be had on the device yet", "guided", "an unguided session",
-             "guide on the host, or from Python, which has it on the device");
-    }
     if (params.rank > DPMRT_MAX_RANK) {
         fail(DPMRT_ERROR_SHAPE, "the shape has too many axes", format("rank %zu", params.rank), format("2 to %d", DPMRT_MAX_RANK));
     }
     const Names names = names_of(open.manifest.unet);
     Shapes shapes;
     for (std::size_t k = 0; k < params.rank; ++k) shapes[names.sample].push_back(static_cast<std::int64_t>(params.shape[k]));
+    if (params.guided != 0 && params.rank > 0) shapes[names.sample][0] *= 2;
     const BuiltEngine built =
         find_engine(engines_folder(open.root, engines), source_of(open), this_machine(), shapes, open.root);
     made.network = std::make_unique<TensorRT>(built, names);
