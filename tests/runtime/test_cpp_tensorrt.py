@@ -34,8 +34,6 @@ from dpmrt.errors import BackendError
 GOOD = (SOURCE / "tests/corpus/manifests/good.json").read_bytes()
 SHAPE = (2, 1, 8, 8)
 HERE = Machine(Library("tensorrt", "10.3.0"), "Fake H100", "9.0", this_platform())
-ON_DEVICE = [name for name in cpp_golden.CASES if "thresholded" not in name and not name.startswith("langevin")]
-GUIDED_ON_DEVICE = [name for name, (plan, _) in cpp_guided.CASES.items() if plan in ON_DEVICE]
 
 
 @pytest.fixture(scope="session", params=["cpp", "cpp-sanitized"])
@@ -82,7 +80,7 @@ def put_engine(root: Path, plan: bytes = b"fake", most: int = 8, **changes: Any)
 
 def test_the_device_s_executor_replays_python_s_trajectories(built: Path, golden: Path, guided: Path) -> None:
     shown = run(built / "dpmrt_device", golden, guided)
-    assert shown.count(" ok ") == 2 * (len(ON_DEVICE) + len(GUIDED_ON_DEVICE))
+    assert shown.count(" ok ") == 2 * (len(cpp_golden.CASES) + len(cpp_guided.CASES))
 
 
 def test_a_bundle_s_engine_is_found_loaded_and_sampled_from(built: Path, case: Path, tmp_path: Path) -> None:

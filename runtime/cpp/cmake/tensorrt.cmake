@@ -18,13 +18,13 @@ if(NOT TENSORRT_LIBRARY)
   set(TENSORRT_LIBRARY ${TENSORRT_LIBRARY_FOUND})
 endif()
 
-add_library(dpmrt_kernels OBJECT src/device/kernels.cu)
+add_library(dpmrt_kernels OBJECT src/device/guidance.cu src/device/instructions.cu src/device/kernels.cu)
 # No option may let the compiler approximate: NaN is looked for by arithmetic.
 target_compile_options(dpmrt_kernels PRIVATE --Werror=all-warnings -Xcompiler=-Wall,-Wextra,-fvisibility=hidden)
 set_target_properties(dpmrt_kernels PROPERTIES CUDA_STANDARD 17 POSITION_INDEPENDENT_CODE ON)
 # The library itself was declared before CUDA was a language.
 set_target_properties(dpmrt PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
-target_sources(dpmrt PRIVATE $<TARGET_OBJECTS:dpmrt_kernels> src/device/executor.cpp src/device/guiding.cpp
+target_sources(dpmrt PRIVATE $<TARGET_OBJECTS:dpmrt_kernels> src/device/executor.cpp src/device/guiding.cpp src/device/measuring.cpp
   src/tensorrt/canonical.cpp src/tensorrt/capi.cpp src/tensorrt/engine.cpp src/tensorrt/fit.cpp src/tensorrt/sidecar.cpp)
 target_include_directories(dpmrt SYSTEM PRIVATE ${TENSORRT_INCLUDE} ${CUDAToolkit_INCLUDE_DIRS})
 target_link_libraries(dpmrt PRIVATE CUDA::cudart_static)

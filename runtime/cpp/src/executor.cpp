@@ -143,10 +143,7 @@ private:
         if (const auto *langevin = std::get_if<Langevin>(&*step.noise_instruction)) {
             if (apply_langevin(*langevin, slots_[step.slot], z_, shape_[0], sample_)) return;
             if (!finite(slots_[step.slot], size_) || !finite(z_, size_)) explain(step, calls);
-            fail(DPMRT_ERROR_NONFINITE, "a Langevin corrector cannot set its step by the norm of the score",
-                 "a norm of zero, or beyond what numbers hold: " + where(calls + 1, network_->times().size(), step.t),
-                 "a score with a finite norm above zero",
-                 "check the network's output; corrector='annealed-langevin' has steps that measure nothing");
+            langevin_failed(where(calls + 1, network_->times().size(), step.t));
         }
         if (const auto *second = static_cast<const Real *>(network_->second())) {
             apply_to_noise(*step.noise_instruction, z_, second, shape_[0], sample_, 2 * sample_);

@@ -11,8 +11,7 @@
  *     dpmrt_tensorrt_session_free(session);
  *
  * The rules of dpmrt.h hold here too. A session is for one thread at a time, on the device that is CUDA's current one.
- * Dynamic thresholding and Langevin steps are the host's executor's; they are refused here. A guided session always runs
- * the network on both halves: `guided_alone` is refused.
+ * A guided session always runs the network on both halves: `guided_alone` is refused.
  */
 #ifndef DPMRT_TENSORRT_H
 #define DPMRT_TENSORRT_H

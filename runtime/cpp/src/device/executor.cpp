@@ -8,10 +8,12 @@
 
 #include "../composition.h"
 #include "../guidance.h"
+#include "../instructions.h"
 #include "../network_call.h"
 #include "../noise.h"
 #include "guiding.h"
 #include "kernels.h"
+#include "measuring.h"
 #include "memory.h"
 
 namespace dpmrt_core::device {
@@ -76,7 +78,9 @@ private:
     struct Row {
         Step step;
         std::optional<Update<Real>> before;
+        std::optional<Threshold<Real>> threshold;
         std::optional<Learned<Real>> learned;
+        std::optional<LangevinStep<Real>> langevin;
         Update<Real> after;
         std::size_t calls;
     };
@@ -106,6 +110,7 @@ private:
         single_.resize(sizeof(Real) == sizeof(float) ? 0 : size_);
         const std::size_t halves = guiding_ ? guiding_->output_size() : plan_->parts == 2 ? 2 * size_ : 0;
         whole_ = Memory(halves * sizeof(Real));
+        measuring_ = Measuring<Real>(*plan_, size_ / sample_, sample_);
     }
 
     Real *row(std::size_t index) const { return static_cast<Real *>(rows_.data()) + index * pitch_; }
@@ -158,30 +163,32 @@ private:
         std::size_t draws = 0;
         for (std::size_t k = 0; k < script.steps.size(); ++k) {
             Step &step = script.steps[k];
-            refuse(step);
+            Row made{};
             const Real *noise = nullptr;
-            std::optional<Learned<Real>> learned;
             if (step.noisy) {
                 noise = static_cast<const Real *>(noise_.data()) + draws++ * pitch_;
-                if (plan_->parts == 2 && step.noise_instruction) learned = learned_of(*step.noise_instruction, noise, k);
-                if (learned) noise = nullptr;
+                // Noise that an instruction scales is read from where that puts it.
+                if (step.noise_instruction && scale_noise(*step.noise_instruction, step, noise, k, made)) noise = nullptr;
             }
-            std::optional<Update<Real>> before;
-            if (step.before) before.emplace(update(*step.before, k, nullptr, nullptr));
-            Update<Real> after = update(step.after, k, noise, &step);
-            const bool called = step.out >= 0;
-            script_.push_back({std::move(step), before, learned, after, calls});
-            calls += called ? 1U : 0U;
+            if (step.before) made.before.emplace(update(*step.before, k, nullptr, nullptr));
+            const auto *dynamic = step.instruction ? std::get_if<DynamicThreshold>(&*step.instruction) : nullptr;
+            if (dynamic != nullptr) made.threshold = measuring_.threshold(*dynamic, row(layout_.slots[step.slot]), flag(k));
+            made.after = update(step.after, k, noise, &step);
+            made.calls = calls;
+            calls += step.out >= 0 ? 1U : 0U;
+            made.step = std::move(step);
+            script_.push_back(std::move(made));
         }
     }
 
-    static void refuse(const Step &step) {
-        const bool threshold = step.instruction && std::holds_alternative<DynamicThreshold>(*step.instruction);
-        const bool langevin = step.noise_instruction && std::holds_alternative<Langevin>(*step.noise_instruction);
-        if (!threshold && !langevin) return;
-        throw Failure(DPMRT_ERROR_ARGUMENT, "the plan holds an instruction that the device's executor does not have",
-                      threshold ? "dynamic_threshold" : "langevin", "clip, learned_range, learned_variance or discard",
-                      "run it on the host, or from Python, which has it on the device");
+    // Says whether there is a kernel that scales the noise of this row.
+    bool scale_noise(const Instruction &instruction, const Step &step, const Real *noise, std::size_t index, Row &made) const {
+        if (const auto *langevin = std::get_if<Langevin>(&instruction)) {
+            made.langevin = measuring_.langevin(*langevin, row(layout_.slots[step.slot]), noise, row(*layout_.noise), flag(index));
+            return true;
+        }
+        if (plan_->parts == 2) made.learned = learned_of(instruction, noise, index);
+        return made.learned.has_value();
     }
 
     std::optional<Learned<Real>> learned_of(const Instruction &instruction, const Real *noise, std::size_t index) const {
@@ -271,11 +278,14 @@ private:
             const Step &step = one.step;
             if (step.out >= 0) call(one.calls, static_cast<std::size_t>(step.out));
             if (one.before) check(enqueue_update(*one.before, stream), "a row");
-            if (step.instruction) {
+            if (one.threshold) {
+                check(enqueue_threshold(*one.threshold, stream), "a threshold");
+            } else if (step.instruction) {
                 const auto limit = static_cast<Real>(std::get<Clip>(*step.instruction).limit);
                 check(enqueue_clip(row(layout_.slots[step.slot]), static_cast<long long>(size_), limit, stream), "a clip");
             }
             if (one.learned) check(enqueue_learned(*one.learned, stream), "a variance");
+            if (one.langevin) check(enqueue_langevin(*one.langevin, stream), "a Langevin step");
             check(enqueue_update(one.after, stream), "a row");
             if (told != nullptr && step.out >= 0) tell(*told, one);
         }
@@ -312,11 +322,13 @@ private:
               "copying the flags");
         stream_.wait();
         for (std::size_t k = 0; k < host_flags_.size(); ++k) {
-            if ((host_flags_[k] & (kBadState | kBadNetwork | kBadNoise)) != 0) explain(script_[k], host_flags_[k]);
+            if ((host_flags_[k] & (kBadState | kBadNetwork | kBadNoise | kBadStep)) != 0) explain(script_[k], host_flags_[k]);
         }
     }
 
     [[noreturn]] void explain(const Row &one, std::uint32_t flags) const {
+        const std::string place = where(one.calls + 1, plan_->calls(), one.step.t);
+        if ((flags & kBadStep) != 0) langevin_failed(place);
         const char *what = "the state became NaN or infinite";
         const char *fix = "check the network's output range and the prediction type; try more steps or less guidance";
         if ((flags & kBadNetwork) != 0) {
@@ -329,7 +341,7 @@ private:
             what = "the noise source gave NaN or infinity";
             fix = "";
         }
-        throw Failure(DPMRT_ERROR_NONFINITE, what, where(one.calls + 1, plan_->calls(), one.step.t), "finite numbers", fix);
+        throw Failure(DPMRT_ERROR_NONFINITE, what, place, "finite numbers", fix);
     }
 
     std::shared_ptr<const Plan> plan_;
@@ -343,6 +355,7 @@ private:
     std::vector<Real> host_noise_, host_state_;
     std::vector<float> single_;
     std::optional<Guiding<Real>> guiding_;
+    Measuring<Real> measuring_;
     std::optional<Update<Real>> prologue_;
     std::vector<Row> script_;
     Trajectory trajectory_;

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "../guidance.h"
-#include "kernels.h"
+#include "guidance_kernels.h"
 
 namespace dpmrt_core::device {
 

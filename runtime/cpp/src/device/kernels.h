@@ -14,8 +14,11 @@ constexpr std::size_t kMostTargets = 4;
 // Rows are padded to whole packs, which a thread moves at once.
 constexpr std::size_t kPackBytes = 16;
 
+// Sums over a sample are taken in so many parts, in an order that does not change.
+constexpr long long kSummed = 256;
+
 // What a row's flag says was not finite.
-constexpr std::uint32_t kBadState = 1, kBadNetwork = 2, kBadSecond = 4, kBadNoise = 8;
+constexpr std::uint32_t kBadState = 1, kBadNetwork = 2, kBadSecond = 4, kBadNoise = 8, kBadStep = 16;
 
 // rows[target] = sum over source of weight * rows[source]: all of it a parameter of the kernel, so that nothing has to be
 // copied before a row can run, and a captured graph holds the weights.
@@ -43,39 +46,12 @@ struct Learned {
     long long count, sample, pitch;
 };
 
-// The first parts of an output of two halves, made one by guidance.
-template <class Real>
-struct Guided {
-    const Real *given, *null;  // of the first sample; the others follow at `pitch`
-    Real *to;
-    const Real *scales;  // one a sample
-    long long count, sample, pitch;
-};
-
-// Guided samples brought back to the deviation of what was given, each by itself. Sums are taken in kSummed parts of a
-// sample, in an order that does not change.
-template <class Real>
-struct Rescale {
-    static constexpr std::size_t kSummed = 256;
-    // How many numbers `sums` has: two sums and two squared distances for each part, and a gain for each sample.
-    static constexpr std::size_t doubles(std::size_t batch) { return batch * (4 * kSummed + 1); }
-
-    Guided<Real> guided;
-    const Real *factor;
-    double *sums;
-    long long batch;
-};
-
 template <class Real>
 cudaError_t enqueue_update(const Update<Real> &update, cudaStream_t stream);
 template <class Real>
 cudaError_t enqueue_clip(Real *x, long long count, Real limit, cudaStream_t stream);
 template <class Real>
 cudaError_t enqueue_learned(const Learned<Real> &learned, cudaStream_t stream);
-template <class Real>
-cudaError_t enqueue_guided(const Guided<Real> &guided, cudaStream_t stream);
-template <class Real>
-cudaError_t enqueue_rescale(const Rescale<Real> &rescale, cudaStream_t stream);
 // Copies the first parts of an output of two, sample by sample.
 template <class Real>
 cudaError_t enqueue_first(const Real *whole, Real *slot, long long count, long long sample, cudaStream_t stream);

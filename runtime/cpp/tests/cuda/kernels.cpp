@@ -1,6 +1,8 @@
 // The kernels' own text, compiled for the host: a launch runs every thread of every block, one after another.
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "fake.h"
 
@@ -19,9 +21,11 @@ struct Place {
 Place blockIdx, threadIdx, blockDim, gridDim;
 
 using std::exp;
+using std::memcpy;
 using std::sqrt;
 
 void atomicOr(std::uint32_t *word, std::uint32_t bits) { *word |= bits; }
+void atomicAdd(unsigned *word, unsigned more) { *word += more; }
 
 template <class Kernel>
 void launch(unsigned blocks, unsigned threads, cudaStream_t stream, Kernel kernel) {
@@ -41,4 +45,6 @@ void launch(unsigned blocks, unsigned threads, cudaStream_t stream, Kernel kerne
 #define DPMRT_LAUNCH(kernel, blocks, threads, stream, ...) \
     launch(blocks, threads, stream, [=] { DPMRT_BARE kernel(__VA_ARGS__); })
 
+#include "../../src/device/guidance.cu"
+#include "../../src/device/instructions.cu"
 #include "../../src/device/kernels.cu"
