@@ -11,9 +11,10 @@ from filelock import FileLock
 
 SOURCE = Path(__file__).resolve().parents[2] / "runtime/cpp"
 RELEASE = "-DCMAKE_BUILD_TYPE=Release"
+THREADS = ("-DCMAKE_BUILD_TYPE=Debug", "-DDPMRT_SANITIZE=thread")
 SANITIZED = ("-DCMAKE_BUILD_TYPE=Debug", "-DDPMRT_SANITIZE=address,undefined")
 #: the builds that hold the ONNX Runtime adapter too, where its headers can be had
-_WITH_ADAPTER = ("cpp", "cpp-sanitized")
+_WITH_ADAPTER = ("cpp", "cpp-sanitized", "cpp-threads")
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:

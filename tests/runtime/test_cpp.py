@@ -11,7 +11,7 @@ from typing import Any
 import cpp_golden
 import numpy as np
 import pytest
-from cpp_building import RELEASE, SANITIZED, SOURCE, build, run
+from cpp_building import RELEASE, SANITIZED, SOURCE, THREADS, build, run
 
 from dpmrt.solvers_np import compile_plan, randn
 
@@ -60,11 +60,9 @@ def test_programs_under_address_and_undefined_sanitizers(sanitized: Path, golden
     run(sanitized / f"dpmrt_{program}", golden)
 
 
-def test_threads_under_the_thread_sanitizer(place: Path, golden: Path, tmp_path: Path) -> None:
-    folder = build(place / "cpp-threads", "-DCMAKE_BUILD_TYPE=Debug", "-DDPMRT_SANITIZE=thread")
-    for name in ("euler-ancestral-float32", "dpmsolver++-2-float64"):
-        shutil.copy(golden / f"{name}.golden", tmp_path)
-    run(folder / "dpmrt_threads", tmp_path)
+@pytest.mark.parametrize("program", ["golden", "faults", "allocations", "threads"])
+def test_programs_under_the_thread_sanitizer(place: Path, golden: Path, program: str) -> None:
+    run(build(place / "cpp-threads", *THREADS) / f"dpmrt_{program}", golden)
 
 
 def test_the_static_library_is_small(built: Path) -> None:

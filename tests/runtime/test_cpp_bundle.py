@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import cpp_guided
 import pytest
-from cpp_building import RELEASE, SANITIZED, SOURCE, build, run
+from cpp_building import RELEASE, SANITIZED, SOURCE, THREADS, build, run
 from cpp_bundles import FILES, onnx_model, write_folder
 
 from dpmrt.engines import Network, record_file, shipped_bundle
@@ -249,8 +249,10 @@ def test_guided_trajectories_are_replayed(built: Path, guided: Path) -> None:
     assert shown.count(" ok ") == 4 * len(cpp_guided.CASES)
 
 
-def test_guidance_under_address_and_undefined_sanitizers(sanitized: Path, guided: Path) -> None:
-    run(sanitized / "dpmrt_guided", guided)
+@pytest.mark.parametrize("options", [SANITIZED, THREADS])
+def test_guidance_under_the_sanitizers(place: Path, guided: Path, options: tuple[str, ...]) -> None:
+    name = "cpp-sanitized" if options is SANITIZED else "cpp-threads"
+    run(build(place / name, *options) / "dpmrt_guided", guided)
 
 
 def test_what_is_made_of_broken_manifests_is_refused_or_read(sanitized: Path, tmp_path: Path) -> None:

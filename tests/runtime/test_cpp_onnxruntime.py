@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpp_building import RELEASE, SANITIZED, build, run
+from cpp_building import RELEASE, SANITIZED, THREADS, build, run
 from cpp_onnxruntime import MISSING
 from PIL import Image
 from tiny_bundles import Make, write_bundle
@@ -103,6 +103,15 @@ def test_networks_of_all_kinds_give_python_s_samples(built: Path, tmp_path: Path
         expected = pipeline.sample(2, seed=3, plan=plan, **request)
     got = sampled(built, bundle, plan, tmp_path, guidance=scale)
     check_near(got, expected)
+
+
+def test_eight_threads_over_one_network_under_the_thread_sanitizer(place: Path, tmp_path: Path) -> None:
+    threads = _with_adapter(place, build(place / "cpp-threads", *THREADS))
+    bundle = write_bundle(tmp_path / "bundle", labels=True)
+    with load(bundle) as pipeline:
+        plan = pipeline.plan(5)
+        expected = pipeline.sample(2, seed=3, plan=plan, label=[0, 1], guidance=2.0)
+    check_near(sampled(threads, bundle, plan, tmp_path, guidance=2.0), expected)
 
 
 def test_a_learned_variance_is_read(sanitized: Path, make_bundle: Make, tmp_path: Path) -> None:

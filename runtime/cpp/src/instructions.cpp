@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "failure.h"
-
 namespace dpmrt_core {
 namespace {
 
@@ -106,12 +104,6 @@ bool apply_langevin(const Langevin &instruction, Real *q, Real *z, std::size_t b
         }
     }
     return true;
-}
-
-void langevin_failed(const std::string &where) {
-    fail(DPMRT_ERROR_NONFINITE, "a Langevin corrector cannot set its step by the norm of the score",
-         "a norm of zero, or beyond what numbers hold: " + where, "a score with a finite norm above zero",
-         "check the network's output; corrector='annealed-langevin' has steps that measure nothing");
 }
 
 template bool apply_langevin(const Langevin &, float *, float *, std::size_t, std::size_t);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <string>
 
 #include "plan.h"
 
@@ -25,8 +24,5 @@ void apply_to_noise(const Instruction &instruction, Real *z, const Real *second,
 // no step can be set.
 template <class Real>
 bool apply_langevin(const Langevin &instruction, Real *q, Real *z, std::size_t batch, std::size_t sample);
-
-// Why no step can be set: a score or a noise whose norm is zero, or beyond what numbers hold.
-[[noreturn]] void langevin_failed(const std::string &where);
 
 }  // namespace dpmrt_core

@@ -18,6 +18,12 @@ Failure callback_failed(dpmrt_status status, const char *what, const dpmrt_error
     return {status, what, got};
 }
 
+void langevin_failed(const std::string &place) {
+    fail(DPMRT_ERROR_NONFINITE, "a Langevin corrector cannot set its step by the norm of the score",
+         format("a norm of zero, or beyond what numbers hold: %s", place.c_str()), "a score with a finite norm above zero",
+         "check the network's output; corrector='annealed-langevin' has steps that measure nothing");
+}
+
 NetworkCall::NetworkCall(const Plan &plan, const dpmrt_engine &engine, const dpmrt_session_params &params,
                          const void *input, std::vector<void *> slots)
     : engine_(engine),

@@ -19,6 +19,9 @@ std::string where(std::size_t call, std::size_t calls, double t);
 // What a callback said, or else the name of its status.
 Failure callback_failed(dpmrt_status status, const char *what, const dpmrt_error &error);
 
+// Says that a score or a noise sets no Langevin step: its norm is zero, or beyond what numbers hold.
+[[noreturn]] void langevin_failed(const std::string &place);
+
 // Unguided, the engine reads the executor's state and writes into its slots. Guided, it runs once on a doubled batch,
 // whose first half is conditioned and whose second is not; where a call's scales are all 1, on the first half alone if the
 // session asked for that.

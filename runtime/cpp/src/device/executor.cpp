@@ -8,7 +8,6 @@
 
 #include "../composition.h"
 #include "../guidance.h"
-#include "../instructions.h"
 #include "../network_call.h"
 #include "../noise.h"
 #include "guiding.h"
