@@ -137,6 +137,28 @@ def test_conditions_of_any_name(sanitized: Path, tmp_path: Path, folded: bool) -
     check_near(got, expected)
 
 
+@pytest.mark.parametrize(("sample", "axis"), [(("batch", 3, 8, 8), 1), (("batch", 5, 3, 8, 8), 2)])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_what_goes_behind_the_channels_of_the_state(
+    sanitized: Path, tmp_path: Path, sample: tuple[Any, ...], axis: int, guidance: float
+) -> None:
+    text = {"encoder_hidden_states": ("float32", ("batch", 5, 3))}
+    bundle = write_conditioned(tmp_path / "bundle", sample=sample, channels=1, axis=axis, conditions=text)
+    state, extra = [2, *sample[1:]], [2, *sample[1:]]
+    state[axis], extra[axis] = 1, 2
+    given = {"encoder_hidden_states": ramp((2, 5, 3)), "extra_channels": ramp(tuple(extra))}
+    request: dict[str, Any] = {"conditions": given}
+    if guidance != 1:
+        request |= {"guidance": guidance, "negative": {role: 0.5 * array for role, array in given.items()}}
+    with load(bundle) as pipeline:
+        plan = pipeline.plan(5)
+        expected = pipeline.sample(2, seed=3, plan=plan, **request)
+        bare = {**given, "extra_channels": 0 * given["extra_channels"]}
+        assert np.abs(pipeline.sample(2, seed=3, plan=plan, conditions=bare) - expected).max() > 0.01
+    shape = ",".join(str(side) for side in state[1:])
+    check_near(sampled(sanitized, bundle, plan, tmp_path, shape=shape, guidance=guidance), expected)
+
+
 def test_a_graph_of_bf16_runs_by_its_emulated_twin(built: Path, tmp_path: Path) -> None:
     precision = Precision("bf16", emulated="unet/emulated.onnx")
     bundle = write_conditioned(tmp_path / "bundle", sample=("batch", 1, 8, 8), precision=precision)
@@ -192,8 +214,14 @@ def test_sessions_that_do_not_fit_are_refused_in_python_s_words(sanitized: Path,
     assert "the session has none\n  got:      conditions = NULL\n  expected: class_labels" in refuse(
         "none", labelled, conditioned=False
     )
-    masked = write_conditioned(tmp_path / "masked", sample=("batch", 3, 8, 8), channels=1)
-    assert "takes more channels than the state has" in refuse("extra", masked)
+    masked = write_conditioned(tmp_path / "masked", sample=("batch", 3, "height", 8), channels=1)
+    assert "the session has none\n  got:      conditions = NULL\n  expected: extra_channels" in refuse(
+        "none", masked, conditioned=False
+    )
+    # the test's program gives a free side the length 5
+    said = refuse("extra", masked)
+    assert "the condition extra_channels does not fit the sample\n  got:      (2, 2, 5, 8)" in said
+    assert "expected: (2, 2, 8, 8)" in said
 
 
 def test_a_plan_for_another_prediction_is_refused(built: Path, tmp_path: Path) -> None:

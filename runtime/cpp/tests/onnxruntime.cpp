@@ -110,6 +110,10 @@ int main(int argc, char **argv) {
         require(dpmrt_bundle_input(bundle, DPMRT_NETWORK_UNET, k, &input, &error));
         const std::string role = input.role;
         if (role != "sample" && role != "timestep") give(conditions, input, guided);
+        if (role != "sample" || info.extra_channels == 0) continue;
+        input.role = DPMRT_EXTRA_CHANNELS;
+        input.shape[info.channel_axis] = info.extra_channels;
+        give(conditions, input, guided);
     }
     dpmrt_bundle_free(bundle);
 

@@ -21,6 +21,12 @@ extern "C" {
 typedef struct dpmrt_conditions dpmrt_conditions;
 
 /*
+ * The role of what a network takes in the channels behind those of the state, as inpainting's mask and picture: shaped as
+ * the samples, with as many channels as there are more. It is no input of the graph, but a part of its sample.
+ */
+#define DPMRT_EXTRA_CHANNELS "extra_channels"
+
+/*
  * Makes room for the conditions of `batch` samples, and of as many without them, for guidance. Labels begin as "no class"
  * where the bundle has a label for that; everything else is missing until it is given. The bundle may be freed first.
  */

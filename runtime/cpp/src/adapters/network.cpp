@@ -145,10 +145,6 @@ void NetworkSpec::check_graph(const char *kind, const std::vector<Tensor> &found
 }
 
 void NetworkSpec::check_session(const dpmrt_binding &binding, const dpmrt_conditions *conditions) const {
-    if (extra_channels > 0) {
-        refuse(DPMRT_ERROR_SHAPE, "the network takes more channels than the state has, which the C++ runtime does not give",
-               std::to_string(extra_channels) + " channels more", "as many as the state", "sample it from Python");
-    }
     check_state(binding);
     check_output(binding);
     check_rows(binding);
@@ -159,11 +155,12 @@ void NetworkSpec::check_session(const dpmrt_binding &binding, const dpmrt_condit
         refuse(DPMRT_ERROR_SHAPE, "the conditions are for another batch than the session", std::to_string(batch) + " samples",
                std::to_string(samples), "make conditions for the session's batch");
     }
-    if (conditions == nullptr && inputs.size() > 2) {
+    if (conditions == nullptr && (inputs.size() > 2 || extra_channels > 0)) {
         std::string roles;
         for (std::size_t k = 0; k < inputs.size(); ++k) {
             if (k != sample && k != timestep) roles += (roles.empty() ? "" : ", ") + inputs[k].role;
         }
+        if (extra_channels > 0) roles += (roles.empty() ? "" : ", ") + std::string(DPMRT_EXTRA_CHANNELS);
         refuse(DPMRT_ERROR_ARGUMENT, "the network takes conditions, and the session has none", "conditions = NULL", roles,
                "dpmrt_conditions_create");
     }
@@ -177,7 +174,8 @@ void NetworkSpec::check_axis(const std::string &what, const std::string &name, s
 }
 
 void NetworkSpec::check_state(const dpmrt_binding &binding) const {
-    const Tensor &spec = inputs[sample];
+    Tensor spec = inputs[sample];
+    if (extra_channels > 0) spec.shape[channel_axis] -= extra_channels;
     const std::vector<std::int64_t> shape = behind_batch(binding);
     bool fits = spec.shape.size() == binding.rank;
     for (std::size_t k = 1; fits && k < binding.rank; ++k) fits = spec.shape[k] == 0 || spec.shape[k] == shape[k - 1];

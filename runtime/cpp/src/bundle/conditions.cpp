@@ -6,6 +6,7 @@
 
 #include "../failure.h"
 #include "../half.h"
+#include "dpmrt/conditions.h"
 #include "text.h"
 
 namespace dpmrt_core {
@@ -56,8 +57,12 @@ double Given::at(std::size_t index) const {
     return static_cast<double>(static_cast<const float *>(data)[index]);
 }
 
-Condition::Condition(const TensorSpec &spec, const Network &network, std::size_t batch)
+Condition::Condition(const TensorSpec &spec, const Network &network, std::size_t batch, std::int64_t extra)
     : role(spec.role), name(spec.name), dtype(spec.dtype), declared_(spec.shape), batch_(batch) {
+    if (extra > 0) {
+        role = name = DPMRT_EXTRA_CHANNELS;
+        declared_[static_cast<std::size_t>(network.channel_axis)].size = extra;
+    }
     std::vector<std::string> sides;
     for (std::size_t k = 0; k < declared_.size(); ++k) {
         const Axis *axis = declared_[k].free() ? network.axis(declared_[k].name) : nullptr;

@@ -24,7 +24,8 @@ struct Given {
 
 class Condition {
 public:
-    Condition(const TensorSpec &spec, const Network &network, std::size_t batch);
+    // With `extra`, so many channels behind those of the state, of which `spec` is the sample.
+    Condition(const TensorSpec &spec, const Network &network, std::size_t batch, std::int64_t extra = 0);
 
     void set(const Given &given, bool negative);
 

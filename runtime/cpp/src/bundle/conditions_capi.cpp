@@ -83,6 +83,8 @@ dpmrt_status dpmrt_conditions_create(const dpmrt_bundle *bundle, size_t batch, d
         for (const dpmrt_core::TensorSpec &spec : manifest.unet.inputs) {
             if (spec.role != "sample" && spec.role != "timestep") made->all.emplace_back(spec, manifest.unet, batch);
         }
+        const std::int64_t extra = manifest.unet.extra_channels();
+        if (extra > 0) made->all.emplace_back(*manifest.unet.input("sample"), manifest.unet, batch, extra);
         if (made->null_label >= 0) {
             const std::size_t one = 1;
             set(made.get(), kLabels, &made->null_label, DPMRT_TENSOR_INT64, &one, 1, false);

@@ -36,6 +36,7 @@ OrtCall::OrtCall(const OrtNetwork &network, const dpmrt_conditions *conditions, 
         count_ *= binding.shape[k];
         if (k != axis) (k < axis ? outer_ : inner_) *= binding.shape[k];
     }
+    taken_ = binding.shape[axis] + static_cast<std::size_t>(spec.extra_channels);
     channels_ = binding.shape[axis] * static_cast<std::size_t>(binding.parts);
     given_ = spec.output_channels(binding);
     options_ = held<OrtRunOptions>(kRefused, [](OrtRunOptions **made) { return ort().CreateRunOptions(made); });
@@ -60,12 +61,14 @@ OrtCall::OrtCall(const OrtNetwork &network, const dpmrt_conditions *conditions, 
 void OrtCall::bind_inputs(const dpmrt_conditions *conditions) {
     const NetworkSpec &spec = network_.spec();
     const Tensor &sample = spec.inputs[spec.sample];
-    const bool direct = same_numbers(binding_.dtype, sample.type);
-    const std::size_t bytes = count_ * size_of(sample.type);
+    const bool direct = same_numbers(binding_.dtype, sample.type) && spec.extra_channels == 0;
+    const std::size_t bytes = outer_ * taken_ * inner_ * size_of(sample.type);
     if (!direct) input_.resize(bytes);
     // ONNX Runtime writes into no input.
     void *state = direct ? const_cast<void *>(binding_.input) : input_.data();
-    inputs_.emplace_back(sample.name.c_str(), value(state, bytes, shape_of(binding_.shape, binding_.rank), sample.type));
+    std::vector<std::int64_t> taken = shape_of(binding_.shape, binding_.rank);
+    taken[spec.channel_axis] = static_cast<std::int64_t>(taken_);
+    inputs_.emplace_back(sample.name.c_str(), value(state, bytes, taken, sample.type));
     const Tensor &time = spec.inputs[spec.timestep];
     std::vector<std::int64_t> shape = time.shape;
     std::size_t times = 1;
@@ -79,17 +82,37 @@ void OrtCall::bind_inputs(const dpmrt_conditions *conditions) {
         dpmrt_condition_info info;
         dpmrt_error error;
         check(dpmrt_conditions_get(conditions, k, &info, &error), error);
-        std::vector<std::int64_t> given = shape_of(info.shape, info.rank);
-        if (info.rank > 0) given[0] = static_cast<std::int64_t>(rows_);
-        const std::size_t size = info.row_bytes * (info.rank > 0 ? rows_ : 1);
-        const auto named = [&] {
-            for (const Tensor &input : spec.inputs) {
-                if (input.name == info.name) return input.name.c_str();
-            }
-            refuse(DPMRT_ERROR_ARGUMENT, "the conditions are another network's", info.name, "the inputs of this one");
-        }();
-        inputs_.emplace_back(named, value(const_cast<void *>(info.data), size, given, info.type));
+        if (spec.extra_channels > 0 && std::strcmp(info.role, DPMRT_EXTRA_CHANNELS) == 0) {
+            bind_extra(info);
+        } else {
+            bind_condition(info);
+        }
     }
+}
+
+void OrtCall::bind_condition(const dpmrt_condition_info &info) {
+    std::vector<std::int64_t> given = shape_of(info.shape, info.rank);
+    if (info.rank > 0) given[0] = static_cast<std::int64_t>(rows_);
+    const std::size_t size = info.row_bytes * (info.rank > 0 ? rows_ : 1);
+    const auto named = [&] {
+        for (const Tensor &input : network_.spec().inputs) {
+            if (input.name == info.name) return input.name.c_str();
+        }
+        refuse(DPMRT_ERROR_ARGUMENT, "the conditions are another network's", info.name, "the inputs of this one");
+    }();
+    inputs_.emplace_back(named, value(const_cast<void *>(info.data), size, given, info.type));
+}
+
+void OrtCall::bind_extra(const dpmrt_condition_info &info) {
+    std::vector<std::int64_t> wanted = shape_of(binding_.shape, binding_.rank);
+    wanted[network_.spec().channel_axis] = network_.spec().extra_channels;
+    std::vector<std::int64_t> given = shape_of(info.shape, info.rank);
+    wanted[0] = given[0] = static_cast<std::int64_t>(rows_);
+    if (given != wanted) {
+        refuse(DPMRT_ERROR_SHAPE, std::string("the condition ") + info.role + " does not fit the sample", show(given), show(wanted),
+               "make conditions for the session's shape");
+    }
+    extra_ = static_cast<const std::uint8_t *>(info.data);
 }
 
 OrtValue *OrtCall::value(void *data, std::size_t bytes, const std::vector<std::int64_t> &shape, dpmrt_tensor_type type) {
@@ -104,12 +127,24 @@ void OrtCall::run(double t, std::size_t output) {
     const NetworkSpec &spec = network_.spec();
     const Tensor &time = spec.inputs[spec.timestep];
     fill_number(t, time_.size() / size_of(time.type), time.type, time_.data());
-    if (!input_.empty()) {
-        write_numbers(binding_.input, binding_.dtype, count_, spec.inputs[spec.sample].type, input_.data());
-    }
+    if (!input_.empty()) copy_in();
     const OrtIoBinding *call = calls_[output_.empty() ? output : 0].get();
     check_ort(ort().RunWithBinding(network_.session(), options_.get(), call), "the network failed in ONNX Runtime");
     if (!output_.empty()) copy_out(output);
+}
+
+// Casts the state, and puts behind its channels what there is more.
+void OrtCall::copy_in() {
+    const dpmrt_tensor_type type = network_.spec().inputs[network_.spec().sample].type;
+    const std::size_t item = binding_.dtype == DPMRT_FLOAT32 ? sizeof(float) : sizeof(double);
+    const std::size_t own = count_ / outer_, all = taken_ * inner_;
+    const std::size_t more = (all - own) * size_of(type);
+    const auto *from = static_cast<const std::uint8_t *>(binding_.input);
+    for (std::size_t k = 0; k < outer_; ++k) {
+        std::uint8_t *to = input_.data() + k * all * size_of(type);
+        write_numbers(from + k * own * item, binding_.dtype, own, type, to);
+        if (more > 0) std::memcpy(to + own * size_of(type), extra_ + k * more, more);
+    }
 }
 
 // Casts the channels that are read, and leaves out those behind.

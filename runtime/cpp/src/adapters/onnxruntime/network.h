@@ -39,6 +39,9 @@ public:
 private:
     void stage();
     void bind_inputs(const dpmrt_conditions *conditions);
+    void bind_condition(const dpmrt_condition_info &info);
+    void bind_extra(const dpmrt_condition_info &info);
+    void copy_in();
     OrtValue *value(void *data, std::size_t bytes, const std::vector<std::int64_t> &shape, dpmrt_tensor_type type);
     void copy_out(std::size_t output) const;
 
@@ -48,9 +51,11 @@ private:
     std::size_t count_ = 1;      // numbers of the state
     std::size_t outer_ = 1;      // blocks of channels: the sides before them
     std::size_t inner_ = 1;      // numbers of a channel: the sides behind
+    std::size_t taken_ = 1;      // channels that the network takes: the state's and those behind
     std::size_t channels_ = 1;   // that are read of the output
     std::size_t given_ = 1;      // that the network gives
     std::vector<std::uint8_t> time_, input_, output_;
+    const std::uint8_t *extra_ = nullptr;  // what goes behind the state's channels, in the graph's type
     std::vector<Held<OrtValue>> values_;
     std::vector<std::pair<const char *, OrtValue *>> inputs_;
     std::vector<Held<OrtIoBinding>> calls_;  // one for each output of the session, or one alone
