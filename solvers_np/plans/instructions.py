@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dpmrt.errors import PlanError
@@ -73,6 +73,28 @@ INSTRUCTIONS: Mapping[str, type[Instruction | NoiseInstruction]] = {
     "discard": Discard,
     "langevin": Langevin,
 }
+
+
+#: the least and the most of the numbers that arrays are divided by, or counted with
+BOUNDS: Mapping[type[Instruction | NoiseInstruction], Mapping[str, tuple[float, float]]] = {
+    Clip: {"limit": (0.0, math.inf)},
+    DynamicThreshold: {"ratio": (0.0, 1.0), "limit": (1.0, math.inf)},
+    Langevin: {"snr": (0.0, math.inf)},
+}
+
+
+def check_bounds(instructions: Iterable[Instruction | NoiseInstruction]) -> None:
+    """Refuse instructions with numbers that they cannot work with."""
+    names = {kind: name for name, kind in INSTRUCTIONS.items()}
+    for instruction in instructions:
+        for name, (least, most) in BOUNDS.get(type(instruction), {}).items():
+            value = getattr(instruction, name)
+            if not least <= value <= most:
+                raise PlanError(
+                    "an instruction has a number out of range",
+                    got=f"{names[type(instruction)]}: {name} = {value:g}",
+                    expected=f"{least:g} or more" if math.isinf(most) else f"{least:g} to {most:g}",
+                )
 
 
 def read_instructions(header: Mapping[str, Any], source: str) -> tuple[Instruction | NoiseInstruction, ...]:

@@ -43,6 +43,7 @@ from dpmrt.solvers_np.plans.instructions import (
     LearnedRange,
     LearnedVariance,
     NoiseInstruction,
+    check_bounds,
     read_instructions,
 )
 
@@ -166,6 +167,7 @@ class StepPlan:
                     got=f"row {row}: out {out}, instruction {other}, noise {noise:g}",
                     expected="a call, no other instruction on its quantity, and noise",
                 )
+        check_bounds(self.instructions)
         learned = [isinstance(i, (LearnedRange, LearnedVariance)) for i in self.instructions]
         if self.parts == 1 and any(learned):
             raise PlanError("a learned variance needs an output of two parts", got="parts = 1", expected=2)

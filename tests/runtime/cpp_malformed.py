@@ -116,6 +116,16 @@ class Malformed:
         self.add(
             "instruction-none", self.with_header(lambda h: h.update(instructions=[])), "column 'instruction' is out"
         )
+        for number, entry in enumerate(
+            (
+                {"name": "clip", "limit": -1.0},
+                {"name": "dynamic_threshold", "ratio": -5.0, "limit": 1.0},
+                {"name": "dynamic_threshold", "ratio": 1e300, "limit": 1.0},
+                {"name": "dynamic_threshold", "ratio": 0.9, "limit": 0.0},
+            )
+        ):
+            file = self.with_header(lambda h, entry=entry: h.update(instructions=[entry]))  # type: ignore[misc]
+            self.add(f"instruction-range-{number}", file, "an instruction has a number out of range")
         self.add("scale-none", self.with_header(lambda h: h.pop("init_scale")), "has no init_scale in its header")
         self.add("start-short", self.with_header(lambda h: h.update(start=[1.0])), "has no start in its header")
         self.add("parts", self.with_header(lambda h: h.update(parts=3)), "one part, or a second")

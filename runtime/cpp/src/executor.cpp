@@ -170,8 +170,9 @@ private:
             what = "the network returned NaN or infinity";
             fix = "check the network's precision (half may overflow; try float32), or lower the guidance scale";
         } else if (step.noisy && !finite(z_, size_)) {
-            what = step.noise_instruction ? "the second part of the network's output makes no variance"
-                                          : "the noise source gave NaN or infinity";
+            const bool learned = network_->second() != nullptr && step.noise_instruction;
+            what = learned ? "the second part of the network's output makes no variance"
+                           : "the noise source gave NaN or infinity";
             fix = "";
         }
         fail(DPMRT_ERROR_NONFINITE, what, where(calls + 1, network_->times().size(), step.t), "finite numbers", fix);

@@ -61,6 +61,7 @@ public:
         uses("instruction", plan_.instruction, true);
         uses("noise_instruction", plan_.noise_instruction, false);
         for (std::size_t row = 0; row < plan_.rows(); ++row) langevin(row);
+        for (const Instruction &one : plan_.instructions) bounds(one);
         const bool learned = std::any_of(plan_.instructions.begin(), plan_.instructions.end(),
                                          holds<LearnedRange, LearnedVariance>);
         if (plan_.parts == 1 && learned) refuse("a learned variance needs an output of two parts", "parts = 1", "2");
@@ -119,6 +120,23 @@ private:
                format("row %zu: out %d, instruction %d, noise %g", row, plan_.out[row], plan_.instruction[row],
                       plan_.noise[row]),
                "a call, no other instruction on its quantity, and noise");
+    }
+
+    // Of the numbers that arrays are divided by, or counted with.
+    void bounds(const Instruction &instruction) const {
+        if (const auto *clip = std::get_if<Clip>(&instruction)) {
+            bound("clip: limit", clip->limit, 0, HUGE_VAL, "0 or more");
+        } else if (const auto *langevin = std::get_if<Langevin>(&instruction)) {
+            bound("langevin: snr", langevin->snr, 0, HUGE_VAL, "0 or more");
+        } else if (const auto *dynamic = std::get_if<DynamicThreshold>(&instruction)) {
+            bound("dynamic_threshold: ratio", dynamic->ratio, 0, 1, "0 to 1");
+            bound("dynamic_threshold: limit", dynamic->limit, 1, HUGE_VAL, "1 or more");
+        }
+    }
+
+    void bound(const char *name, double value, double least, double most, std::string_view expected) const {
+        if (least <= value && value <= most) return;
+        refuse("an instruction has a number out of range", format("%s = %g", name, value), expected);
     }
 
     void uses(const char *name, const std::vector<std::int32_t> &column, bool quantity) const {

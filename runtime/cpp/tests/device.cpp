@@ -220,6 +220,12 @@ void fail(const Case &one) {
     huge.shape[0] = std::size_t{1} << 40U;
     Curve other;
     REQUIRE(contains(refusal([&] { device::Executor::make(plan_for(one), other, huge); }), "the device's memory is exhausted"));
+    asked.params.progress = nullptr;
+    REQUIRE(asked.run(*executor) == good);
+    // What the application left is none of a run's.
+    void *nothing = nullptr;
+    REQUIRE(cudaMalloc(&nothing, std::size_t{1} << 40U) == cudaErrorMemoryAllocation);
+    REQUIRE(asked.run(*executor) == good);
 }
 
 // A score of zeros sets no step, and is named before the NaN that comes of it.
@@ -232,6 +238,12 @@ void silence(const Case &one) {
     REQUIRE(contains(refusal([&] { asked.run(*executor); }), "cannot set its step by the norm of the score"));
     network.silent = false;
     REQUIRE(asked.run(*executor) == good);
+    asked.params.noise = [](void *, void *out, std::size_t count, double, double, dpmrt_error *) {
+        std::memset(out, 0xff, count * sizeof(float));
+        return DPMRT_OK;
+    };
+    REQUIRE(contains(refusal([&] { asked.run(*executor); }), "the noise source gave NaN or infinity"));
+    asked.params.noise = Recorded::give;
     network.spoils_at = 1;
     REQUIRE(contains(refusal([&] { asked.run(*executor); }), "the network returned NaN or infinity\n  got:      call 2 of"));
 }

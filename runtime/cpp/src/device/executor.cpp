@@ -51,6 +51,8 @@ public:
 
     void run(const dpmrt_run_params &params, void *out) override {
         TorchNoise stream(params.seed);
+        // An error that the application left is none of this run.
+        static_cast<void>(cudaGetLastError());
         // Before anything is enqueued: what cannot be honoured leaves the session as it was.
         if (!guiding_) check_guidance(params.guidance, false, 0, 0);
         if (guiding_ && !guiding_->begin(params.guidance, stream_.get())) trajectory_.forget();
@@ -68,6 +70,7 @@ public:
         } catch (...) {
             // What was enqueued before the failure may still be running.
             static_cast<void>(cudaStreamSynchronize(stream_.get()));
+            static_cast<void>(cudaGetLastError());
             unfinished_ = true;
             throw;
         }

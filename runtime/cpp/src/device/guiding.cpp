@@ -33,7 +33,9 @@ bool Guiding<Real>::begin(const dpmrt_guidance &guidance, cudaStream_t stream) {
     host_scales_.back() = static_cast<Real>(guidance.rescale);
     check(cudaMemcpyAsync(scales_.data(), host_scales_.data(), scales_.size(), cudaMemcpyHostToDevice, stream),
           "copying the scales of guidance");
-    return std::exchange(rescaled_, guidance.rescale != 0) == rescaled_;
+    const bool before = rescaled_;
+    rescaled_ = guidance.rescale != 0;
+    return before == rescaled_;
 }
 
 template <class Real>

@@ -46,14 +46,15 @@ __global__ void find_steps(const LangevinStep<Real> step) {
             score += norms[2 * k] / static_cast<double>(step.batch);
             noise += norms[2 * k + 1] / static_cast<double>(step.batch);
         }
+        // What is not finite anywhere in the batch is flagged for what it is by the row that reads it.
+        const bool finite = !bad(score) && !bad(noise);
         if (step.per_sample) {
             score = norms[2 * sample];
             noise = norms[2 * sample + 1];
         }
         const double h = step.snr * noise / score;
         steps[sample] = h;
-        // What is not finite is flagged for what it is by the row that reads it.
-        if (!bad(score) && !bad(noise) && bad(static_cast<Real>(h * h))) atomicOr(step.flag, kBadStep);
+        if (finite && bad(static_cast<Real>(h * h))) atomicOr(step.flag, kBadStep);
     }
 }
 
@@ -62,7 +63,8 @@ __global__ void take_step(const LangevinStep<Real> step) {
     const double *steps = step.sums + step.batch * (2 * kSummed + 2);
     for (long long i = first(); i < step.batch * step.sample; i += stride()) {
         const double h = steps[i / step.sample];
-        step.score[i] *= static_cast<Real>(h * h);
+        // A score is not spoilt by the noise: each is flagged by itself.
+        if (!bad(h)) step.score[i] *= static_cast<Real>(h * h);
         step.to[i] = step.noise[i] * static_cast<Real>(h);
     }
 }
@@ -99,7 +101,7 @@ __global__ void count_digits(const Threshold<Real> threshold, unsigned below, bo
     for (long long i = first(); i < threshold.batch * threshold.sample; i += stride()) {
         const Real value = threshold.values[i];
         if (bad(value)) atomicOr(threshold.flag, kBadNetwork);
-        const std::uint64_t bits = bits_of<Real>(value < 0 ? -value : value) >> below;
+        const std::uint64_t bits = bits_of<Real>(fabs(value)) >> below;
         for (long long at = 2 * (i / threshold.sample); at < 2 * (i / threshold.sample) + 2; ++at) {
             if (known && bits / Threshold<Real>::kDigits != threshold.chosen[at].digits) continue;
             atomicAdd(threshold.counts + at * Threshold<Real>::kDigits + bits % Threshold<Real>::kDigits, 1U);

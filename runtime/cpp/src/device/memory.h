@@ -12,6 +12,8 @@ namespace dpmrt_core::device {
 
 inline void check(cudaError_t result, const char *what) {
     if (result == cudaSuccess) return;
+    // CUDA keeps it as the last error of the thread, where the next launch would take it for its own.
+    static_cast<void>(cudaGetLastError());
     const bool memory = result == cudaErrorMemoryAllocation;
     throw Failure(memory ? DPMRT_ERROR_MEMORY : DPMRT_ERROR_ENGINE, memory ? "the device's memory is exhausted" : "CUDA failed",
                   format("%s: %s", what, cudaGetErrorString(result)), {},
@@ -114,10 +116,10 @@ private:
         if (worked) {
             try {
                 work();
-            } catch (const Failure &) {
+            } catch (...) {
+                // The stream leaves the capture whatever happened, or it could never be used again.
                 worked = false;
             }
-            // The stream leaves the capture whatever happened, or it could never be used again.
             worked = cudaStreamEndCapture(stream.get(), &graph) == cudaSuccess && graph != nullptr && worked;
         }
         worked = worked && cudaGraphInstantiateWithFlags(&graph_, graph, 0) == cudaSuccess;

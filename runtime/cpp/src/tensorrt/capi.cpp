@@ -77,6 +77,10 @@ void create(const OpenBundle &open, const char *engines, const dpmrt_plan &plan,
     if (params.rank > DPMRT_MAX_RANK) {
         fail(DPMRT_ERROR_SHAPE, "the shape has too many axes", format("rank %zu", params.rank), format("2 to %d", DPMRT_MAX_RANK));
     }
+    for (std::size_t k = 0; k < params.rank; ++k) {
+        if (params.shape[k] <= INT32_MAX / 2) continue;
+        fail(DPMRT_ERROR_SHAPE, "a side of the shape is out of range", format("%zu", params.shape[k]), "what TensorRT can take");
+    }
     const Names names = names_of(open.manifest.unet);
     Shapes shapes;
     for (std::size_t k = 0; k < params.rank; ++k) shapes[names.sample].push_back(static_cast<std::int64_t>(params.shape[k]));

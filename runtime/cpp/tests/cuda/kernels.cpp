@@ -21,6 +21,7 @@ struct Place {
 Place blockIdx, threadIdx, blockDim, gridDim;
 
 using std::exp;
+using std::fabs;
 using std::memcpy;
 using std::sqrt;
 

@@ -27,6 +27,14 @@ std::vector<std::function<void()>> &default_queue() {
     return queue;
 }
 
+// CUDA keeps what failed until it is asked for.
+cudaError_t last = cudaSuccess;
+
+cudaError_t kept(cudaError_t error) {
+    last = error;
+    return error;
+}
+
 bool spoils_capture() {
     if (captures == 0) return false;
     captured->broken = true;
@@ -66,14 +74,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int) {
     return cudaSuccess;
 }
 
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return std::exchange(last, cudaSuccess); }
 
 cudaError_t cudaMalloc(void **data, std::size_t bytes) {
-    if (spoils_capture()) return cudaErrorStreamCaptureUnsupported;
+    if (spoils_capture()) return kept(cudaErrorStreamCaptureUnsupported);
     const std::size_t most = std::size_t{1} << 32U;
-    if (bytes > most) return cudaErrorMemoryAllocation;
+    if (bytes > most) return kept(cudaErrorMemoryAllocation);
     *data = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-    if (*data == nullptr) return cudaErrorMemoryAllocation;
+    if (*data == nullptr) return kept(cudaErrorMemoryAllocation);
     // What CUDA gives is not cleared.
     std::memset(*data, 0xff, bytes);
     ++fake::counts().allocated;
@@ -125,7 +133,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     }
     if (stream->capturing != nullptr) {
         stream->broken = true;
-        return cudaErrorStreamCaptureUnsupported;
+        return kept(cudaErrorStreamCaptureUnsupported);
     }
     ++fake::counts().waits;
     for (const auto &work : std::exchange(stream->queue, {})) work();
@@ -133,7 +141,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-    if (fake::refuses_capture()) return cudaErrorStreamCaptureUnsupported;
+    if (fake::refuses_capture()) return kept(cudaErrorStreamCaptureUnsupported);
     stream->capturing = new FakeGraph;
     stream->broken = false;
     captured = stream;
@@ -146,7 +154,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
     --captures;
     if (!stream->broken) return cudaSuccess;
     delete std::exchange(*graph, nullptr);
-    return cudaErrorStreamCaptureUnsupported;
+    return kept(cudaErrorStreamCaptureUnsupported);
 }
 
 cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
