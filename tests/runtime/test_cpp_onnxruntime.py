@@ -48,11 +48,11 @@ def sampled(
     *,
     shape: str = "1,8,8",
     guidance: float = 1.0,
-    conditioned: bool = True,
+    conditioned: bool | Path = True,
 ) -> Any:
     """Return what C++ samples, or the error that it gives."""
     plan.save(folder / "plan.steps")
-    kind = "conditioned" if conditioned else "bare"
+    kind = str(conditioned) if isinstance(conditioned, Path) else "conditioned" if conditioned else "bare"
     said = run(
         program / "dpmrt_onnxruntime_test",
         bundle,
@@ -217,6 +217,9 @@ def test_sessions_that_do_not_fit_are_refused_in_python_s_words(sanitized: Path,
     masked = write_conditioned(tmp_path / "masked", sample=("batch", 3, "height", 8), channels=1)
     assert "the session has none\n  got:      conditions = NULL\n  expected: extra_channels" in refuse(
         "none", masked, conditioned=False
+    )
+    assert "the conditions are another network's\n  got:      no extra_channels" in refuse(
+        "foreign", masked, conditioned=plain
     )
     # the test's program gives a free side the length 5
     said = refuse("extra", masked)

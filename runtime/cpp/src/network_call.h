@@ -53,7 +53,6 @@ private:
     void bind(Binding &made, std::size_t halves, bool guided);
     void unbind(const Binding &binding) const;
     void run(const Binding &binding, std::size_t index, std::size_t out) const;
-    void call_guided(std::size_t index, std::size_t out);
     void take(std::size_t out) const;
     double scale(std::size_t index, std::size_t sample) const;
     template <class Real>

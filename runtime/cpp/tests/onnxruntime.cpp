@@ -89,7 +89,9 @@ int main(int argc, char **argv) {
     run.seed = 3;
     run.guidance.scale = std::atof(argv[5]);
     const bool guided = run.guidance.scale != 1;
-    const bool conditioned = std::string(argv[6]) == "conditioned";
+    // "conditioned", "bare", or the folder of another bundle, whose conditions are given instead
+    const std::string kind = argv[6];
+    const bool conditioned = kind != "bare";
 
     dpmrt_onnxruntime_params params = dpmrt_onnxruntime_default_params();
     dpmrt_onnxruntime *network = nullptr;
@@ -102,6 +104,10 @@ int main(int argc, char **argv) {
     require(dpmrt_onnxruntime_open(bundle, &params, &network, &error));
 
     dpmrt_conditions *conditions = nullptr;
+    if (conditioned && kind != "conditioned") {
+        dpmrt_bundle_free(bundle);
+        require(dpmrt_bundle_open(argv[6], &bundle, &error));
+    }
     dpmrt_network_info info;
     require(dpmrt_bundle_network(bundle, DPMRT_NETWORK_UNET, &info, &error));
     if (conditioned) require(dpmrt_conditions_create(bundle, kBatch, &conditions, &error));

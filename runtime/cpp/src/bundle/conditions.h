@@ -37,7 +37,6 @@ public:
 
 private:
     void check(const Given &given, bool negative) const;
-    void write(const Given &given, std::size_t rows, std::uint8_t *out) const;
 
     std::vector<Side> declared_;
     std::vector<std::optional<Axis>> limits_;

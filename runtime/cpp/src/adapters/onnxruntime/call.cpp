@@ -88,6 +88,10 @@ void OrtCall::bind_inputs(const dpmrt_conditions *conditions) {
             bind_condition(info);
         }
     }
+    if (spec.extra_channels > 0 && extra_ == nullptr) {
+        refuse(DPMRT_ERROR_ARGUMENT, "the conditions are another network's", "no " DPMRT_EXTRA_CHANNELS, DPMRT_EXTRA_CHANNELS,
+               "make conditions for this bundle");
+    }
 }
 
 void OrtCall::bind_condition(const dpmrt_condition_info &info) {
@@ -108,6 +112,11 @@ void OrtCall::bind_extra(const dpmrt_condition_info &info) {
     wanted[network_.spec().channel_axis] = network_.spec().extra_channels;
     std::vector<std::int64_t> given = shape_of(info.shape, info.rank);
     wanted[0] = given[0] = static_cast<std::int64_t>(rows_);
+    const dpmrt_tensor_type type = network_.spec().inputs[network_.spec().sample].type;
+    if (info.type != type) {
+        refuse(DPMRT_ERROR_ARGUMENT, "the conditions are another network's", std::string(info.role) + " of " + type_name(info.type),
+               type_name(type), "make conditions for this bundle");
+    }
     if (given != wanted) {
         refuse(DPMRT_ERROR_SHAPE, std::string("the condition ") + info.role + " does not fit the sample", show(given), show(wanted),
                "make conditions for the session's shape");

@@ -37,7 +37,6 @@ public:
     void run(double t, std::size_t output);
 
 private:
-    void stage();
     void bind_inputs(const dpmrt_conditions *conditions);
     void bind_condition(const dpmrt_condition_info &info);
     void bind_extra(const dpmrt_condition_info &info);
