@@ -91,11 +91,38 @@ class BackendParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return max(self.calls, key=lambda c: float("inf") if c.max_relative is None else c.max_relative, default=None)
 
 
+class GraphParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One output of a graph beside the network's own, held against torch.autograd call by call.
+
+    `network` is the classifier, whose output is a gradient; or the product of a vector with the network's Jacobian,
+    which gives the network's own output too. `weights_sha256` is that of the torch network it was held against.
+    """
+
+    network: Literal["classifier", "vjp"]
+    output: str
+    passed: bool
+    backend: str
+    graph: str
+    onnx_sha256: str
+    weights_sha256: str
+    limits: Limits
+    calls: tuple[CallParity, ...]
+    failures: tuple[str, ...] = ()
+
+    @property
+    def worst(self) -> float | None:
+        """Return the largest RMS of errors over the RMS of torch's output; None where a call gave no numbers."""
+        errors = [call.rms_relative for call in self.calls]
+        known = [error for error in errors if error is not None]
+        return max(known) if known and len(known) == len(errors) else None
+
+
 class ParityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A bundle on every backend beside its network in torch; `shape` is one sample's, without the batch axis.
 
     `followed` says what torch took its trajectory by: diffusers' scheduler; or, where that has none, the same plan as
-    the bundle, so that the trajectory compares the network and not the sampler.
+    the bundle, so that the trajectory compares the network and not the sampler. `graphs` are those of backward
+    passes, where the bundle has them.
 
     Of a report that an earlier dpmrt wrote, `version` is 1, and what it did not say is empty.
     """
@@ -115,6 +142,7 @@ class ParityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shape: tuple[int, ...] = ()
     peak: Peak | None = None
     followed: Literal["scheduler", "plan"] = "scheduler"
+    graphs: tuple[GraphParity, ...] = ()
 
     @property
     def drift(self) -> float | None:

@@ -22,13 +22,14 @@ from dpmrt.engines import (
 )
 from dpmrt.errors import ExportError, OptionError
 from dpmrt.export.classifier import (
+    RECORD,
     ClassifierSource,
     check_fits,
     check_trained_times,
     export_classifier,
     load_classifier_source,
 )
-from dpmrt.export.draft import draft_manifest, settle_guidance
+from dpmrt.export.draft import draft_manifest, relative_record, settle_guidance
 from dpmrt.export.factory import is_factory, load_factory
 from dpmrt.export.folders import check_target, new_folder
 from dpmrt.export.folding import Forward, fold_guidance
@@ -93,6 +94,8 @@ def export_bundle(
         check_trained_times(judge, scheduler_config)
     plan = make_plan(opened, precision, guidance, fold=fold, guarded=guarded, external_above=external_above)
     draft = draft_manifest(plan, scheduler_config, target, name=name, guidance=guidance, defaults=defaults)
+    if judge is not None:
+        check_fits(draft.unet, judge, draft.guidance)
     tell("trace")
     graph = trace_network(plan)
     with new_folder(target, marker=MANIFEST_NAME, written=bundle_files, force=force) as folder:
@@ -104,8 +107,9 @@ def export_bundle(
         if judge is not None:
             tell("classifier")
             network = export_classifier(judge, folder)
-            check_fits(written.network, network, judge.classes, draft.guidance)
-            draft = msgspec.structs.replace(draft, classifier=network)
+            came_from = relative_record(RECORD, judge.folder, target) if judge.folder is not None else {}
+            facts = {**draft.provenance, **came_from}
+            draft = msgspec.structs.replace(draft, classifier=network, provenance=facts)
         if vjp:
             tell("vjp")
             draft = msgspec.structs.replace(draft, vjp=export_vjp(opened, folder, external_above=external_above))

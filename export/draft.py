@@ -95,13 +95,19 @@ def _sampled_with(ask: Callable[[], T]) -> T:
         ) from error
 
 
+def relative_record(name: str, folder: Path, target: Path) -> dict[str, str]:
+    """Return where a folder is as the manifest of the bundle at `target` names it: relative to that."""
+    # Windows knows no relative path to another drive, and an absolute one is nobody's business.
+    with contextlib.suppress(ValueError):
+        return {name: Path(os.path.relpath(folder.resolve(), target)).as_posix()}
+    return {}
+
+
 def _provenance(plan: Plan, target: Path) -> dict[str, str | int | float]:
     source = plan.source
     facts: dict[str, str | int | float] = {"kind": source.kind}
     if source.folder is not None:
-        # Windows knows no relative path to another drive, and an absolute one is nobody's business.
-        with contextlib.suppress(ValueError):
-            facts["source"] = Path(os.path.relpath(source.folder.resolve(), target)).as_posix()
+        facts.update(relative_record("source", source.folder, target))
     if source.subfolder is not None:
         facts["subfolder"] = Path(source.subfolder).as_posix()
     facts.update(

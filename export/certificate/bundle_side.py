@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from dpmrt.engines import BackendParity, CallParity, Limits, Manifest, Peak, StepDrift, hash_file
 from dpmrt.errors import NonFiniteError, VerificationError
 from dpmrt.export.certificate.backends import graph_of
+from dpmrt.export.certificate.backward import ExpectedBackward
 from dpmrt.export.certificate.cases import Case
 from dpmrt.export.certificate.conditions import request
-from dpmrt.export.certificate.limits import beyond
+from dpmrt.export.certificate.limits import failures_of
 from dpmrt.export.certificate.measures import compare_call, compare_step
 from dpmrt.export.certificate.runners import BackendRunner
 from dpmrt.export.torch_sampler import Condition, Trajectory
@@ -42,6 +43,7 @@ class Expected:
     plan: StepPlan
     peak: Peak
     limits: Limits
+    backward: Sequence[ExpectedBackward] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def run_backend(root: Path, manifest: Manifest, name: str, expected: Expected, t
     steps = _steps(expected, times, states, whole=broken is None)
     last = steps[-1] if broken is None else None
     failures = (
-        *_call_failures(expected, calls),
+        *failures_of(expected.cases, calls, expected.limits),
         *([f"trajectory: {broken}"] if broken else []),
         *(_trajectory_failures(last, expected.limits) if last else []),
     )
@@ -131,16 +133,6 @@ def _steps(expected: Expected, times: list[float], states: list[Array], *, whole
         )
     pairs = zip(reference.times, reference.states, states)
     return tuple(compare_step(t, a, b, expected.peak) for t, a, b in pairs if np.isfinite(b).all())
-
-
-def _call_failures(expected: Expected, calls: Sequence[CallParity]) -> list[str]:
-    lines = []
-    for number, (case, call) in enumerate(zip(expected.cases, calls), start=1):
-        if call.max_relative is None:
-            lines.append(f"call {number} ({case}): the bundle gave NaN or infinity")
-        for error, limit, what in beyond(call, expected.limits):
-            lines.append(f"call {number} ({case}): {what} {error:.1e} of the RMS, limit {limit:.0e}")
-    return lines
 
 
 def _trajectory_failures(last: StepDrift, limits: Limits) -> list[str]:

@@ -10,14 +10,13 @@ import msgspec
 import torch
 
 from dpmrt.engines import NEGATIVE, Axis, Manifest
-from dpmrt.export.certificate.conditions import opposed_roles
+from dpmrt.export.certificate.conditions import SEEDS, opposed_roles
 from dpmrt.export.interfaces import Interface
 from dpmrt.solvers_np.from_diffusers.own_schedule import OWN_SCHEDULE, read_own_schedule
 
 _BATCHES = (1, 3)
 _FRACTION = 0.37
 _TRAIN_TIMES = 1000
-_SEEDS = 2**64
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def make_cases(
     first, *others = case_shapes(interface, sizes)
     plan = [(first, start) for start in range(len(times))] + [(shape, s) for shape in others for s in (1, 3)]
     return [
-        _case(manifest, interface, shape, times[start:] + times[:start], (seed + number) % _SEEDS, guidance)
+        _case(manifest, interface, shape, times[start:] + times[:start], (seed + number) % SEEDS, guidance)
         for number, (shape, start) in enumerate(plan)
     ]
 
@@ -116,7 +115,7 @@ def _case(
     tensors["timestep"] = torch.tensor(row_times, dtype=torch.float32).reshape(tensors["timestep"].shape)
     scale = manifest.unet.input("guidance_scale")
     if scale is not None and guidance is not None:
-        other = interface.examples(seed=(seed + 1) % _SEEDS, **sizes)
+        other = interface.examples(seed=(seed + 1) % SEEDS, **sizes)
         for role in opposed_roles(manifest):
             tensors[NEGATIVE + role] = null_of(manifest, role, other[role])
         size = [axis if isinstance(axis, int) else len(tensors["sample"]) for axis in scale.shape]

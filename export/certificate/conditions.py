@@ -17,7 +17,8 @@ _LABELS, _TEXT = "class_labels", "encoder_hidden_states"
 # What a text or picture encoder gives also for an empty prompt.
 _ENCODED = (_TEXT, "text_embeds", "image_embeds", "image_embeddings", "class_embeds")
 _FOLDED_SCALE = 7.5
-_SEEDS = 2**64
+#: how many seeds there are
+SEEDS = 2**64
 
 
 def guidance_scale(manifest: Manifest, guidance: float | None) -> float | None:
@@ -56,7 +57,7 @@ def make_condition(
     """Make up conditions: labels in turn, and for all else what the interface draws."""
     drawn, other = (
         {role: tensor.numpy() for role, tensor in interface.examples(seed=s, **{**sizes, "batch": batch}).items()}
-        for s in (seed, (seed + 1) % _SEEDS)
+        for s in (seed, (seed + 1) % SEEDS)
     )
     axis = interface.channel_axis
     own = interface.state_shape(**sizes)[axis - 1]

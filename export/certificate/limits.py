@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dpmrt.engines import CallParity, Limits, PrecisionName
 from dpmrt.errors import OptionError
+from dpmrt.export.certificate.cases import Case
 
 #: the one table of tolerances; docs/verify.md explains it
 LIMITS: Mapping[PrecisionName, Limits] = {
@@ -49,3 +50,14 @@ def beyond(call: CallParity, limits: Limits) -> list[tuple[float, float, str]]:
         (call.rms_relative, limits.call_rms, "errors whose RMS is"),
     )
     return [(e, limit, what) for e, limit, what in judged if e is not None and limit is not None and not e <= limit]
+
+
+def failures_of(cases: Sequence[Case], calls: Sequence[CallParity], limits: Limits) -> list[str]:
+    """Return in words what of the calls is beyond the limits."""
+    lines = []
+    for number, (case, call) in enumerate(zip(cases, calls), start=1):
+        if call.max_relative is None:
+            lines.append(f"call {number} ({case}): the bundle gave NaN or infinity")
+        for error, limit, what in beyond(call, limits):
+            lines.append(f"call {number} ({case}): {what} {error:.1e} of the RMS, limit {limit:.0e}")
+    return lines

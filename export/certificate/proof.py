@@ -11,13 +11,16 @@ from typing import Any
 from dpmrt.engines import DRIFT_NAME, PARITY_VERSION, Manifest, ParityReport, is_shipped, write_parity
 from dpmrt.errors import OptionError, OutputError
 from dpmrt.export.certificate.backends import choose_backends
+from dpmrt.export.certificate.backward import backward_in_torch, backward_names, compare_backward
 from dpmrt.export.certificate.bundle_side import CALLS, TRAJECTORY, Expected, Ran, run_backend
 from dpmrt.export.certificate.cases import call_times, make_cases
+from dpmrt.export.certificate.classifier_source import find_classifier
 from dpmrt.export.certificate.conditions import guidance_scale, make_condition
 from dpmrt.export.certificate.limits import limits_of
 from dpmrt.export.certificate.measures import peak_of
 from dpmrt.export.certificate.reference import find_source, rounding_little, run_calls
 from dpmrt.export.certificate.sizes import sizes_of_shape
+from dpmrt.export.classifier import ClassifierSource
 from dpmrt.export.provenance import library_versions, utc_date
 from dpmrt.export.sources import Source
 from dpmrt.export.torch_sampler import follow_with_torch, sample_with_torch
@@ -39,6 +42,7 @@ def verify(
     against: str | Path | None = None,
     spec: str | Path | Mapping[str, Any] | None = None,
     weights: Path | None = None,
+    classifier: str | Path | ClassifierSource | bool | None = None,
     backends: Sequence[str] | None = None,
     steps: int | None = None,
     batch: int = 2,
@@ -53,13 +57,16 @@ def verify(
     """Hold a bundle against its torch network, call by call and step by step, on every backend that can run it here.
 
     `against` is the torch network's folder, by default the one that the manifest names; a factory needs its `spec`
-    again, and its `weights` where it had some. The verdict is in
-    `report.passed`; the limits are those of the bundle's precision, with `tolerance` in place of the trajectory's
-    relative drift. `shape` is one sample's, where the network leaves it open. `write` says whether parity.json and
-    drift.png are written into the bundle: by default into any but those that ship with dpmrt. `plot` names another
-    file for the picture, or is False for none. A schedule of dpmrt's own, which diffusers has no scheduler for, is
-    sampled in torch by the bundle's plan: `report.followed` is "plan" then. `progress` is called with the name of a
-    phase, what is done and what there is in all: 0 where that is not known yet.
+    again, and its `weights` where it had some. The gradient of the bundle's classifier is held against that of the
+    `classifier` in torch, by default the one that the manifest names, and is left out for False; a bundle's
+    vector-Jacobian product is held against torch's too.
+
+    The verdict is in `report.passed`; the limits are those of the bundle's precision, with `tolerance` in place of
+    the trajectory's relative drift. `shape` is one sample's, where the network leaves it open. `write` says whether
+    parity.json and drift.png are written into the bundle: by default into any but those that ship with dpmrt. `plot`
+    names another file for the picture, or is False for none. A schedule of dpmrt's own, which diffusers has no
+    scheduler for, is sampled in torch by the bundle's plan: `report.followed` is "plan" then. `progress` is called
+    with the name of a phase, what is done and what there is in all: 0 where that is not known yet.
 
         verify("bundles/digits").passed
     """
@@ -73,14 +80,15 @@ def verify(
         check_drawing()
     if isinstance(plot, (str, Path)):
         check_writable(plot)
-    for side in ("torch", *names):
-        for phase in (CALLS, TRAJECTORY):
-            tell(f"{side}: {phase}", 0, 0)
+    judge = find_classifier(opened.root, opened.manifest, classifier)
+    for phase in _phases(names, backward_names(opened.manifest, judge)):
+        tell(phase, 0, 0)
     steps = opened.manifest.defaults.steps if steps is None else steps
     with rounding_little(opened.manifest.unet.precision.kind):
         expected, digest = _expected(
             opened,
             functools.partial(find_source, opened.root, opened.manifest, against, spec, weights),
+            judge,
             tell,
             steps=steps,
             batch=batch,
@@ -90,10 +98,11 @@ def verify(
             guidance=scale,
         )
     ran = [_run(opened, name, expected, tell) for name in names]
+    graphs = compare_backward(opened.root, expected.backward, lambda name, *done: tell(f"bundle: {name}", *done))
     report = ParityReport(
         format="dpmrt-parity",
         version=PARITY_VERSION,
-        passed=all(entry.parity.passed for entry in ran),
+        passed=all(entry.parity.passed for entry in ran) and all(graph.passed for graph in graphs),
         precision=opened.manifest.unet.precision.kind,
         limits=expected.limits,
         scheduler=str(opened.scheduler_config["_class_name"]),
@@ -106,6 +115,7 @@ def verify(
         shape=expected.trajectory.x_T.shape[1:],
         peak=expected.peak,
         followed="plan" if _is_own(opened.scheduler_config) else "scheduler",
+        graphs=graphs,
     )
     picture = None if plot is False else _picture(opened.manifest, report, expected, ran)
     if picture is not None and isinstance(plot, (str, Path)):
@@ -116,6 +126,13 @@ def verify(
     return report
 
 
+def _phases(backends: Sequence[str], backward: Sequence[str]) -> list[str]:
+    """Return the phases in their order: all of torch, then the bundle."""
+    sides = [(side, phase) for side in ("torch", *backends) for phase in (CALLS, TRAJECTORY)]
+    sides[2:2] = [("torch", name) for name in backward]
+    return [f"{side}: {phase}" for side, phase in (*sides, *(("bundle", name) for name in backward))]
+
+
 def writes_parity(bundle: Path, write: bool | None) -> bool:
     """Return whether a verification is kept in the bundle: as the caller says, or else unless dpmrt ships it."""
     return not is_shipped(bundle) if write is None else write
@@ -124,6 +141,7 @@ def writes_parity(bundle: Path, write: bool | None) -> bool:
 def _expected(
     opened: OpenBundle,
     find: Callable[[], Source],
+    judge: ClassifierSource | None,
     tell: Progress,
     *,
     steps: int,
@@ -151,7 +169,12 @@ def _expected(
     peak = peak_of(manifest.data_range, trajectory.states[-1])
     folded = guidance if manifest.unet.folded_guidance else None
     limits = limits_of(manifest.unet.precision.kind, tolerance, folded_scale=folded)
-    return Expected(cases, outputs, condition, trajectory, plan, peak, limits), source.weights_sha256
+    # Backward passes are fp32 in any bundle.
+    with rounding_little("fp32"):
+        backward = backward_in_torch(
+            manifest, judge, source, seed=seed, times=times, tell=lambda name, *done: tell(f"torch: {name}", *done)
+        )
+    return Expected(cases, outputs, condition, trajectory, plan, peak, limits, backward), source.weights_sha256
 
 
 def _is_own(scheduler: Mapping[str, Any]) -> bool:

@@ -60,7 +60,8 @@ class TorchRunner(_Runner):
         self._predict = predict or source.predict
 
     def _run(self, feed: Feed) -> NDArray[Any]:
-        with torch.inference_mode():
+        # Not inference mode: the weights that are read in it could not be differentiated through afterwards.
+        with torch.no_grad():
             result: NDArray[Any] = self._predict({role: torch.as_tensor(x) for role, x in feed.items()}).numpy()
         return result
 

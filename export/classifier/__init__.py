@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dpmrt.export.classifier.gradient import LogProbabilityGradient, trace_gradient
 from dpmrt.export.classifier.load import ClassifierSource, load_classifier_source
-from dpmrt.export.classifier.write import check_fits, check_trained_times, export_classifier
+from dpmrt.export.classifier.write import RECORD, check_fits, check_trained_times, export_classifier
 
 __all__ = [
+    "RECORD",
     "ClassifierSource",
     "LogProbabilityGradient",
     "check_fits",

@@ -37,6 +37,7 @@ class ClassifierSource:
     weights_sha256: str
     kind: str
     train_timesteps: int | None = None
+    folder: Path | None = None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -88,7 +89,7 @@ def _reference(folder: Path) -> ClassifierSource:
         raise ExportError(error.what, got=error.got, expected=error.expected, fix=error.fix) from error
     digest = hash_file(folder / WEIGHTS_NAME)
     source = _source(model, (1, IMAGE_SIZE, IMAGE_SIZE), NUM_DIGITS, digest, model.kind)
-    return replace(source, train_timesteps=_train_timesteps(folder))
+    return replace(source, train_timesteps=_train_timesteps(folder), folder=folder)
 
 
 def _train_timesteps(folder: Path) -> int | None:

@@ -19,6 +19,8 @@ from dpmrt.export.onnx_files import EXTERNAL_ABOVE, write_onnx
 
 FOLDER = "classifier"
 CONFIG_NAME = "config.json"
+#: where the manifest's provenance names the folder of a classifier, relative to the bundle
+RECORD = "classifier_source"
 #: the norm of the difference from torch's gradient over that of the gradient
 TOLERANCE = 1e-5
 
@@ -89,9 +91,9 @@ def check_gradient(path: Path, source: ClassifierSource) -> float:
     return worst
 
 
-def check_fits(unet: Network, classifier: Network, classes: int, guidance: Guidance | None) -> None:
-    """Refuse a classifier of other samples or fewer classes than the UNet's."""
-    taken = classifier.sample_shape
+def check_fits(unet: Network, classifier: ClassifierSource, guidance: Guidance | None) -> None:
+    """Refuse a classifier of other samples or other classes than the UNet's."""
+    taken, classes = classifier.sample_shape, classifier.classes
     fixed = [(own, size) for own, size in zip(taken, unet.sample_shape) if isinstance(size, int)]
     if len(taken) != len(unet.sample_shape) or any(own != size for own, size in fixed):
         raise ExportError(

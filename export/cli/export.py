@@ -110,12 +110,15 @@ def command(
         check_request,
         export_bundle,
         make_plan,
+        open_classifier,
         open_source,
         phases,
         read_scheduler,
     )
+    from dpmrt.export.classifier import check_fits, check_trained_times
     from dpmrt.export.cli.axes import parse_axes
     from dpmrt.export.draft import draft_manifest
+    from dpmrt.export.onnx_files import MODEL_NAME
     from dpmrt.export.vjp import check_vjp
 
     console = Console()
@@ -126,9 +129,15 @@ def command(
         if vjp:
             check_vjp(loaded, precision, fold_guidance)
         plan = make_plan(loaded, precision, fold=fold_guidance)
-        draft = draft_manifest(plan, read_scheduler(loaded, scheduler), target, name=name)
+        scheduler_config = read_scheduler(loaded, scheduler)
+        draft = draft_manifest(plan, scheduler_config, target, name=name)
+        judge = open_classifier(classifier, loaded, classes)
+        if judge is not None:
+            check_trained_times(judge, scheduler_config)
+            check_fits(draft.unet, judge, draft.guidance)
         _print_summary(console, draft, out)
-        files = [draft.unet.path, draft.unet.config, draft.scheduler, MANIFEST_NAME]
+        more = [f"{part}/{MODEL_NAME}" for part, asked in (("classifier", judge), ("vjp", vjp)) if asked]
+        files = [draft.unet.path, draft.unet.config, draft.scheduler, *more, MANIFEST_NAME]
         console.print(f"Would write {', '.join(str(path) for path in files)}. Nothing was written.")
         return
     # The stream is taken now, so that whatever captures stderr later cannot swallow the progress.

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import click
 
-from dpmrt.engines import BackendParity, CallParity, Limits, ParityReport
+from dpmrt.engines import BackendParity, CallParity, GraphParity, Limits, ParityReport
 from dpmrt.export.certificate.limits import beyond
 from dpmrt.runtime.cli.tables import print_table
 
 _KEY = 18
+_CALL_COLUMNS = ("backend", "sizes", "t", "rms", "max error", "/ rms", "rms error / rms", "")
 
 
 def print_report(bundle: str, report: ParityReport) -> None:
@@ -19,6 +20,8 @@ def print_report(bundle: str, report: ParityReport) -> None:
     _print_calls(report)
     for backend in report.backends:
         _print_trajectory(backend)
+    for graph in report.graphs:
+        _print_graph(graph)
     if report.followed == "plan":
         click.echo("\nThe torch network followed the bundle's own plan, as diffusers has no such scheduler: the")
         click.echo("trajectory compares the network, not the sampler.")
@@ -44,13 +47,24 @@ def _print_calls(report: ParityReport) -> None:
     rows: list[Sequence[str]] = []
     for backend in report.backends:
         rows += [_call_row(backend.backend, call, report.limits) for call in backend.calls]
-    print_table(("backend", "sizes", "t", "rms", "max error", "/ rms", "rms error / rms", ""), rows)
-    limits = report.limits
+    print_table(_CALL_COLUMNS, rows)
+    _line("limit", _call_limits(report.limits))
+
+
+def _print_graph(graph: GraphParity) -> None:
+    what = {"gradient": "gradient of log p(y | x)", "vjp": "vector-Jacobian product"}.get(graph.output, graph.output)
+    _head(f"{graph.graph}: {what}")
+    print_table(_CALL_COLUMNS, [_call_row(graph.backend, call, graph.limits) for call in graph.calls])
+    _line("limit", _call_limits(graph.limits))
+    _line("SHA-256", f"{graph.onnx_sha256[:16]}, of the weights in torch {graph.weights_sha256[:16]}")
+
+
+def _call_limits(limits: Limits) -> str:
     said = [
         *([] if limits.call is None else [f"max error / rms at most {limits.call:.0e}"]),
         *([] if limits.call_rms is None else [f"rms error / rms at most {limits.call_rms:.0e}"]),
     ]
-    _line("limit", ", ".join(said) or "none")
+    return ", ".join(said) or "none"
 
 
 def _call_row(name: str, call: CallParity, limits: Limits) -> tuple[str, ...]:
@@ -93,6 +107,11 @@ def _print_verdict(report: ParityReport) -> None:
         ]
         _line(backend.backend, f"{', '.join(said)}: {_verdict(backend.passed)}")
         for failure in backend.failures:
+            _line("", failure)
+    for graph in report.graphs:
+        name = f"{graph.network} {graph.output}" if graph.output == "out_sample" else graph.network
+        _line(name, f"RMS of a call {_number(graph.worst)}: {_verdict(graph.passed)}")
+        for failure in graph.failures:
             _line("", failure)
     _line("verdict", _verdict(report.passed))
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 )
 @click.option("--spec", help="Spec of the network of a factory.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights of the network of a factory.")
+@click.option("--classifier", help="Folder of the torch classifier, or a factory.  [default: where it came from]")
+@click.option("--no-classifier", is_flag=True, help="Leave the gradient of the bundle's classifier out.")
 @click.option(
     "--backend",
     "backends",
@@ -52,6 +54,8 @@ def command(
     against: Path | None,
     spec: str | None,
     weights: Path | None,
+    classifier: str | None,
+    no_classifier: bool,
     backends: tuple[str, ...],
     steps: int | None,
     batch: int,
@@ -66,9 +70,10 @@ def command(
 ) -> None:
     """Compare BUNDLE with the torch network it came from, on every backend that runs it here.
 
-    First single calls, over shapes, times and random inputs; then whole trajectories with the same noise. The report
-    is written to parity.json in the bundle and drawn in drift.png beside it, unless the bundle ships with dpmrt.
-    The exit code is 1 when one of the numbers is beyond its limit.
+    First single calls, over shapes, times and random inputs; then whole trajectories with the same noise; then the
+    gradient of its classifier and the product with its Jacobian, if the bundle has them. The report is written to
+    parity.json in the bundle and drawn in drift.png beside it, unless the bundle ships with dpmrt. The exit code
+    is 1 when one of the numbers is beyond its limit.
 
     \b
     Examples:
@@ -76,6 +81,7 @@ def command(
       dpmrt verify engines/digits --steps 50 --guidance 4 --plot drift.png
       dpmrt verify bundles/cifar --against ddpm-cifar10-32 --no-write
       dpmrt verify bundles/sd-fp16 --backend emulated --json
+      dpmrt verify bundles/guided --classifier my.package:judge
     """
     from dpmrt.export.extras import require_export
 
@@ -93,6 +99,7 @@ def command(
             against=against,
             spec=spec,
             weights=weights,
+            classifier=_classifier(classifier, no_classifier),
             backends=backends,
             steps=steps,
             batch=batch,
@@ -134,6 +141,12 @@ def _progress(bars: Progress) -> Callable[[str, int, int], None]:
             bars.update(tasks[phase], completed=done, total=total)
 
     return tell
+
+
+def _classifier(classifier: str | None, left_out: bool) -> str | bool | None:
+    if classifier is not None and left_out:
+        raise OptionError("--classifier and --no-classifier contradict each other", expected="one of them")
+    return False if left_out else classifier
 
 
 def _picture(plot: Path | None, no_plot: bool) -> Path | bool:

@@ -237,16 +237,20 @@ def network(*shape: int | str) -> Network:
     return Network("model.onnx", (TensorSpec("sample", "sample", "float32", ("batch", *shape)),), ())
 
 
+def judge(*shape: int, classes: int = 10) -> ClassifierSource:
+    return ClassifierSource(None, shape, classes, "0" * 64, "tests:judge")
+
+
 def test_a_classifier_that_does_not_fit_the_unet() -> None:
     ten = Guidance("classifier_free", 10, 10)
-    check_fits(network(1, 16, 16), network(1, 16, 16), 10, ten)
-    check_fits(network(1, "height", "width"), network(1, 16, 16), 7, None)
+    check_fits(network(1, 16, 16), judge(1, 16, 16), ten)
+    check_fits(network(1, "height", "width"), judge(1, 16, 16, classes=7), None)
     for shape in ((1, 32, 16), (16, 16)):
         with pytest.raises(ExportError, match="reads other samples than the UNet makes") as caught:
-            check_fits(network(1, 16, 16), network(*shape), 10, None)
+            check_fits(network(1, 16, 16), judge(*shape), None)
         assert caught.value.expected == "samples of shape (1, 16, 16)"
     with pytest.raises(ExportError, match="knows other classes than the UNet") as caught:
-        check_fits(network(1, 16, 16), network(1, 16, 16), 7, ten)
+        check_fits(network(1, 16, 16), judge(1, 16, 16, classes=7), ten)
     assert (caught.value.got, caught.value.expected) == ("7 classes", "10 classes, as the guidance has")
 
 

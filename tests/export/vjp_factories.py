@@ -61,3 +61,6 @@ def painted() -> nn.Module:
 
 def sampled() -> nn.Module:
     return _seeded(lambda: Sampled(2, 2))
+
+
+PLAIN_SPEC = spec(2, 2)

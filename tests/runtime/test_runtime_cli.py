@@ -404,3 +404,10 @@ def test_ctrl_c_while_the_command_line_is_imported(tmp_path: Path) -> None:
         command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "cancelled")
+
+
+@pytest.mark.parametrize("module", ["dpmrt", "dpmrt.runtime"])
+def test_modules_that_are_the_command_line(module: str) -> None:
+    done = _python("-m", module, "inspect", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: dpmrt inspect")
