@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from dpmrt.export.shortcuts import SHORTCUTS
+from dpmrt.export.torch_onnx import is_translated
+from dpmrt.export.translations import TRANSLATIONS
 
 _aten = torch.ops.aten
 
@@ -46,7 +48,29 @@ def leave_whole(program: Any) -> None:
             graph.erase_node(node)
         elif node.target is _aten.to.dtype:
             node.target, node.args, node.kwargs = _aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
+    _keep(program)
+
+
+def leave_as_it_is(program: Any) -> None:
+    """Spare a program of nothing but operators that are translated, and that write to none of their inputs.
+
+    Such a one torch.onnx would trace again, for as long as it took to trace it, and take nothing apart.
+    """
+    nodes = program.graph.nodes
+    calls = [node for node in nodes if node.op == "call_function"]
+    if not any(node.op == "get_attr" for node in nodes) and all(_plain(node) for node in calls):
+        _keep(program)
+
+
+def _keep(program: Any) -> None:
     program.run_decompositions = lambda *arguments, **options: program
+
+
+def _plain(node: Any) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return not isinstance(node.target, torch._ops.HigherOrderOperator)
+    known = is_translated(node.target) or node.target in TRANSLATIONS or node.target in _CHECKS
+    return known and not node.target._schema.is_mutable
 
 
 def _translated(node: Any) -> bool:

@@ -16,7 +16,7 @@ from dpmrt.export.precision import BF16_OPSET
 from dpmrt.export.provenance import library_versions, utc_date
 from dpmrt.export.schedulers import SCHEDULER_NAME, check_scheduler
 from dpmrt.export.sources import Source
-from dpmrt.export.tracing import OPSET
+from dpmrt.export.torch_onnx import OPSET
 from dpmrt.solvers_np import plan_from_diffusers, prediction_from_diffusers
 
 T = TypeVar("T")

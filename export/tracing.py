@@ -19,11 +19,10 @@ from dpmrt.export.interfaces import Interface
 from dpmrt.export.onnx_text import quietly, strip
 from dpmrt.export.shortcuts import SHORTCUTS, Shortcuts
 from dpmrt.export.simplifying import simplify
+from dpmrt.export.torch_onnx import OPSET, nothing_remembered, to_onnx
 from dpmrt.export.translations import TRANSLATIONS
 from dpmrt.export.unexportable import operator_error
 from dpmrt.export.weights import LazyWeight
-
-OPSET = 20
 
 # Tracing takes an axis of 1 or 0 for a constant, and two axes of one size for one axis.
 _TRACED = {"batch": 3, "tokens": 7, "frames": 5}
@@ -76,8 +75,7 @@ def trace(
         {index: torch.export.Dim.AUTO for index, axis in enumerate(entry.shape) if isinstance(axis, str)}
         for entry in interface.inputs
     )
-    # To remember what operators give costs more than to ask again, where sizes are symbols.
-    with quietly() as said, torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+    with quietly() as said, nothing_remembered():
         program = None
         try:
             program = torch.export.export(
@@ -88,16 +86,8 @@ def trace(
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
             leave_whole(program)
-            traced = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                custom_translation_table={**TRANSLATIONS, **SHORTCUTS},
-                input_names=[spec.name for spec in inputs],
-                output_names=[spec.name for spec in outputs],
-                optimize=False,
-                verbose=False,
-            )
+            taken, given = ([spec.name for spec in specs] for specs in (inputs, outputs))
+            traced = to_onnx(program, taken, given, {**TRANSLATIONS, **SHORTCUTS})
             program = traced.exported_program or program
             graph = traced.model
             _bind(graph, weights)

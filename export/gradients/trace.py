@@ -16,10 +16,13 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dpmrt.errors import ExportError
+from dpmrt.export.direct import leave_as_it_is
 from dpmrt.export.gradients.adjoints import decompositions
 from dpmrt.export.gradients.whereabouts import raised_at, whereabouts
 from dpmrt.export.onnx_text import quietly, strip
-from dpmrt.export.tracing import OPSET
+from dpmrt.export.simplifying import simplify
+from dpmrt.export.torch_onnx import OPSET, nothing_remembered, to_onnx
+from dpmrt.export.translations import TRANSLATIONS
 
 #: a batch that no other axis of a small network is as long as
 TRACED_BATCH = 3
@@ -46,7 +49,7 @@ class Backward:
 def trace_backward(subject: Backward) -> ir.Model:
     """Trace a backward pass to an ONNX graph with a free batch axis."""
     examples = tuple(subject.inputs.values())
-    with quietly() as said, _plain_attention():
+    with quietly() as said, _plain_attention(), nothing_remembered():
         try:
             forward_only = make_fx(
                 subject.module,
@@ -61,20 +64,31 @@ def trace_backward(subject: Backward) -> ir.Model:
             raise _unsupported(subject, left[0])
         batch = torch.export.Dim("batch")
         try:
-            program = torch.onnx.export(
+            program = torch.export.export(
                 forward_only,
                 examples,
-                dynamo=True,
-                opset_version=OPSET,
                 dynamic_shapes=tuple({0: batch} if name in subject.batched else {} for name in subject.inputs),
-                input_names=list(subject.inputs),
-                output_names=list(subject.outputs),
-                verbose=False,
+                strict=False,
             )
+            leave_as_it_is(program)
+            graph: ir.Model = to_onnx(program, list(subject.inputs), subject.outputs, TRANSLATIONS).model
+            simplify(graph, keeps=lambda node: False)
         except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
             raise _untraceable(subject, error.__cause__ or error, said) from error
-    strip(program.model)
-    return program.model
+    strip(graph)
+    _name_batch(graph)
+    return graph
+
+
+def _name_batch(graph: ir.Model) -> None:
+    """Call the axis that stays open what it is, in the inputs and outputs; of all between, no shape is said."""
+    for value in (*graph.graph.inputs, *graph.graph.outputs):
+        sizes = value.shape or ()
+        value.shape = ir.Shape([size if isinstance(size, int) else "batch" for size in sizes])
+    for node in graph.graph.all_nodes():
+        for value in node.outputs:
+            if value not in graph.graph.outputs:
+                value.shape = None
 
 
 def _symbolic(subject: Backward) -> list[torch.Tensor]:

@@ -21,7 +21,8 @@ from dpmrt.export.interfaces import Interface
 from dpmrt.export.interfaces.interface import Draw, FreeAxis, Input
 from dpmrt.export.onnx_files import write_onnx
 from dpmrt.export.precision import sensitive_nodes, to_half
-from dpmrt.export.tracing import OPSET, trace
+from dpmrt.export.torch_onnx import OPSET
+from dpmrt.export.tracing import trace
 
 KINDS = ("fp16", "bf16")
 DDIM = {"_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "clip_sample": False}

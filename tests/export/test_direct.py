@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from onnxscript import ir
 from tiny_networks import conditional_unet, labelled_unet
 from torch import Tensor, nn
 
-from dpmrt.export.direct import leave_whole
+from dpmrt.export import torch_onnx
+from dpmrt.export.direct import leave_as_it_is, leave_whole
 from dpmrt.export.simplifying import simplify
 from dpmrt.export.translations import TRANSLATIONS
 
@@ -140,3 +142,51 @@ def test_the_networks_of_pictures_are_left_whole(make: Callable[[], Any], inputs
     program = program_of(make(), inputs)
     leave_whole(program)
     assert whole(program)
+
+
+class Backward(nn.Module):  # type: ignore[misc]
+    """What is left of a backward pass: operators that torch.onnx knows, not all of which the list above has."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.ops.aten.rsub.Scalar(x.sum((1,), keepdim=True).detach(), 1) * t[:, None, None]
+
+
+class Bessel(nn.Module):  # type: ignore[misc]
+    """Has an operator that torch.onnx does not know."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.special.bessel_j0(x) * t[:, None, None]
+
+
+def test_a_program_of_known_operators_is_left_as_it_is() -> None:
+    left, apart = program_of(Backward(), INPUTS), program_of(Backward(), INPUTS)
+    leave_whole(left)
+    assert not whole(left)
+    leave_as_it_is(left)
+    assert whole(left)
+    assert operators(graph_of(left)) == operators(graph_of(apart))
+
+
+@pytest.mark.parametrize("make", [Written, Bessel])
+def test_one_that_writes_or_is_not_known_is_taken_apart(make: Callable[[], Any]) -> None:
+    program = program_of(make(), INPUTS)
+    leave_as_it_is(program)
+    assert not whole(program)
+
+
+def test_translations_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    apis: Any = torch.onnx._internal._lazy_import.onnxscript_apis
+    read, asked = apis.get_torchlib_ops, []
+
+    def counted() -> Any:
+        asked.append(1)
+        return read()
+
+    module = sys.modules[apis._name]
+    monkeypatch.setattr(module, "get_torchlib_ops", counted)
+    torch_onnx._torchlib.cache_clear()
+    for _ in range(2):
+        model = torch_onnx.to_onnx(program_of(Backward(), INPUTS), ["x", "t"], ["y"], TRANSLATIONS).model
+        assert [value.name for value in model.graph.inputs] == ["x", "t"]
+    assert len(asked) == 1
+    assert "get_torchlib_ops" not in vars(apis)

@@ -14,7 +14,8 @@ import torch
 from dpmrt.errors import ExportError
 from dpmrt.export.onnx_files import check_onnx, write_onnx
 from dpmrt.export.sources import load_source
-from dpmrt.export.tracing import OPSET, trace
+from dpmrt.export.torch_onnx import OPSET
+from dpmrt.export.tracing import trace
 
 
 @pytest.fixture(scope="module")
