@@ -50,7 +50,7 @@ def is_translated(operator: Any) -> bool:
 @functools.cache
 def _registry() -> Any:
     with _translations_once():
-        return ONNXRegistry.from_torchlib(OPSET)
+        return ONNXRegistry.from_torchlib()
 
 
 @functools.cache
@@ -68,4 +68,4 @@ def _translations_once() -> Iterator[None]:
     try:
         yield
     finally:
-        del apis.get_torchlib_ops
+        vars(apis).pop("get_torchlib_ops", None)

@@ -60,4 +60,6 @@ def peak_of(data_range: tuple[float, float], sample: Array) -> Peak:
 
 
 def _part(error: float, scale: float) -> float:
-    return error / scale if error else 0.0
+    if not error:
+        return 0.0
+    return error / scale if scale else math.inf

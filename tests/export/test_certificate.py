@@ -23,7 +23,9 @@ from dpmrt.engines import CallParity, Precision, read_manifest, read_parity, rec
 from dpmrt.errors import OptionError, VerificationError
 from dpmrt.export import verify
 from dpmrt.export.certificate import LIMITS, limits_of, proof
-from dpmrt.export.certificate.limits import beyond
+from dpmrt.export.certificate.cases import Case
+from dpmrt.export.certificate.limits import beyond, failures_of
+from dpmrt.export.certificate.measures import compare_call
 from dpmrt.export.cli.verify import command
 from dpmrt.export.sources import Source
 
@@ -265,3 +267,14 @@ def test_torch_rounds_as_little_as_it_can_beside_fp32(bundle: Path, monkeypatch:
     verify(bundle, write=False, **FAST)
     assert seen == {False}
     assert torch.backends.mkldnn.enabled == before
+
+
+def test_an_error_where_torch_gives_zero_is_beyond_any_limit() -> None:
+    case, nothing = Case({"batch": 1}, (0.0,), 0, {}), np.zeros((1, 4), np.float32)
+    same = compare_call(case, nothing, nothing)
+    assert (same.max_abs, same.max_relative, same.rms_relative) == (0.0, 0.0, 0.0)
+    other = compare_call(case, nothing, nothing + np.float32(1e-9))
+    assert (other.max_relative, other.rms_relative) == (math.inf, math.inf)
+    assert failures_of([case], [other], LIMITS["fp32"]) == [
+        "call 1 (batch 1, t = 0): an error of inf of the RMS, limit 1e-05"
+    ]
