@@ -44,6 +44,16 @@ def examples(source: ClassifierSource, batch: int, *, seed: int = 0) -> tuple[to
     return sample, timestep, (torch.arange(batch) + seed) % source.classes
 
 
+def unlikely(source: ClassifierSource, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    """Return the class that the classifier finds least likely, for each sample.
+
+    The gradient for the class that a sample is taken for may vanish, and its relative error means nothing then.
+    """
+    with torch.no_grad():
+        found: torch.Tensor = source.model(sample, timestep).argmin(dim=-1)
+    return found
+
+
 def trace_gradient(source: ClassifierSource) -> ir.Model:
     """Trace the gradient of a classifier to an ONNX graph with a free batch axis."""
     module = LogProbabilityGradient(source.model).eval()

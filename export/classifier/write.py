@@ -11,7 +11,7 @@ import torch
 
 from dpmrt.engines import Guidance, Network, TensorSpec
 from dpmrt.errors import ExportError
-from dpmrt.export.classifier.gradient import INPUTS, LogProbabilityGradient, examples, trace_gradient
+from dpmrt.export.classifier.gradient import INPUTS, LogProbabilityGradient, examples, trace_gradient, unlikely
 from dpmrt.export.classifier.load import ClassifierSource
 from dpmrt.export.closeness import close_to_torch, relative_error
 from dpmrt.export.gradients import runner
@@ -76,7 +76,7 @@ def check_gradient(path: Path, source: ClassifierSource) -> float:
         for seed, time in enumerate(_CHECKED_TIMES):
             sample, timestep, _ = examples(source, batch, seed=seed)
             timestep = timestep if time is None else torch.full_like(timestep, time)
-            inputs = (sample, timestep, _unlikely(source, sample, timestep))
+            inputs = (sample, timestep, unlikely(source, sample, timestep))
             expected = module(*inputs).numpy()
             worst = max(
                 worst,
@@ -121,9 +121,3 @@ def check_trained_times(classifier: ClassifierSource, scheduler: Mapping[str, An
             expected=f"{steps}, as the scheduler's config says",
             fix="take a classifier that was trained on the same noise schedule",
         )
-
-
-def _unlikely(source: ClassifierSource, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-    # The gradient for the class that a sample is taken for may vanish, and its relative error means nothing then.
-    with torch.no_grad():
-        return source.model(sample, timestep).argmin(dim=-1)

@@ -19,6 +19,12 @@ int main(int argc, char **argv) {
     if (status == DPMRT_OK) {
         require_ok(dpmrt_tensorrt_session_create(bundle, nullptr, plan, &params, &guided, &error), error);
     }
+    dpmrt_tensorrt_session *huge = nullptr;
+    dpmrt_error too_large;
+    params.shape[0] = std::size_t{1} << 40U;
+    REQUIRE(dpmrt_tensorrt_session_create(bundle, nullptr, plan, &params, &huge, &too_large) == DPMRT_ERROR_SHAPE);
+    REQUIRE(huge == nullptr);
+    REQUIRE(std::strstr(too_large.text, "got:      1099511627776\n  expected: 1073741823 at most") != nullptr);
     dpmrt_plan_free(plan);
     dpmrt_bundle_free(bundle);
     if (status != DPMRT_OK) {

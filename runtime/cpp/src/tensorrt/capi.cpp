@@ -77,9 +77,11 @@ void create(const OpenBundle &open, const char *engines, const dpmrt_plan &plan,
     if (params.rank > DPMRT_MAX_RANK) {
         fail(DPMRT_ERROR_SHAPE, "the shape has too many axes", format("rank %zu", params.rank), format("2 to %d", DPMRT_MAX_RANK));
     }
+    // TensorRT counts in 32 bits, and guidance doubles the first side.
+    const std::size_t most = INT32_MAX / 2;
     for (std::size_t k = 0; k < params.rank; ++k) {
-        if (params.shape[k] <= INT32_MAX / 2) continue;
-        fail(DPMRT_ERROR_SHAPE, "a side of the shape is out of range", format("%zu", params.shape[k]), "what TensorRT can take");
+        if (params.shape[k] <= most) continue;
+        fail(DPMRT_ERROR_SHAPE, "a side of the shape is out of range", format("%zu", params.shape[k]), format("%zu at most", most));
     }
     const Names names = names_of(open.manifest.unet);
     Shapes shapes;
